@@ -1,0 +1,1 @@
+"""Stand-in surveys, written in the layouts of the real ones."""

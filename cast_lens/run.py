@@ -1,0 +1,260 @@
+"""Run folders: seeds, whole-file writes, exact resume, one run at a time, the common options."""
+
+import argparse
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+EXIT_USAGE = 2  # something the user can mend
+EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal, run the same command again
+
+
+class RunError(ValueError):
+    """A run that cannot start or go on, for a reason the user can mend."""
+
+
+def parser(paper, experiments):
+    """Return the command line that all paper modules share.
+
+    Args:
+        paper: Module name of the paper, e.g. "active_learning".
+        experiments: Names that `--experiment` accepts, whole or up to a dot.
+
+    Returns:
+        An argparse.ArgumentParser.
+    """
+    options = argparse.ArgumentParser(
+        prog=f"python -m reproductions.{paper}",
+        description=f"Reproduce {paper}; a second call resumes, or says that it is done.",
+        epilog=f"example: make reproduce-{paper.replace('_', '-')} DATA=~/surveys",
+    )
+    add = options.add_argument
+    add("--data", metavar="PATH", help="the paper's data: the file, or the folder that holds it")
+    add("--real", action="store_true", help="stop if the real data are not to be had")
+    add("--scale", choices=("quick", "paper"), default="quick", help="size of the run")
+    add("--experiment", metavar="NAME", help="only these: " + ", ".join(experiments))
+    add("--seed", type=int, default=0, help="seed of all random numbers but the papers' own")
+    add("--output", metavar="FOLDER", default="runs", help="where run folders go")
+    add("--restart", action="store_true", help="discard what an earlier run left in the folder")
+    return options
+
+
+def choose(experiments, name):
+    """Return the experiments whose name is `name` or begins with `name` and a dot.
+
+    Args:
+        experiments: Mapping of experiment names to anything.
+        name: What the user asked for; None or "" for all.
+
+    Returns:
+        List of names, in order.
+
+    Raises:
+        RunError: If none matches.
+    """
+    chosen = [key for key in experiments if not name or key == name or key.startswith(name + ".")]
+    if not chosen:
+        raise RunError(f"no experiment is called {name!r}; there are: {', '.join(experiments)}")
+    return chosen
+
+
+def set_seed(seed):
+    """Seed Python, NumPy and the Keras backend, and ask TensorFlow for deterministic kernels.
+
+    Args:
+        seed: Non-negative integer, or several, which are hashed into one.
+    """
+    import keras
+
+    os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
+    digest = hashlib.sha256(repr(seed).encode()).digest()
+    keras.utils.set_random_seed(int.from_bytes(digest[:4], "big"))
+
+
+def versions():
+    """Return the versions that decide a number, as {package: version}, with the Keras backend."""
+    import keras
+
+    backend = keras.backend.backend()
+    names = ["keras", backend, "numpy", "scikit-learn", "scipy"]
+    return {"backend": backend} | {name: importlib.metadata.version(name) for name in names}
+
+
+@contextmanager
+def folder(path, identity, *, restart=False):
+    """Hold a run folder for this process alone, checked to belong to the same run.
+
+    Args:
+        path: The folder; made if it does not exist.
+        identity: What the numbers depend on (data hash, seed, versions ...), JSON-serializable.
+        restart: Discard what an earlier run left instead of failing on a difference.
+
+    Yields:
+        The folder as a Path.
+
+    Raises:
+        RunError: If another process holds it, or it was begun with a different identity; the
+            message shows the difference and names `--restart`.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise RunError(f"{path} is in use by the run with process ID {holder}") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        if restart:
+            discard(path)
+        claim(path / "run.json", identity, "Use --restart (RESTART=1) or another --output.")
+        yield path
+
+
+def claim(path, identity, remedy):
+    """Write an identity file, or check that the one there says the same.
+
+    Args:
+        path: The JSON file.
+        identity: JSON-serializable dict.
+        remedy: What the user can do about a difference; ends the message.
+
+    Raises:
+        RunError: If the file exists and differs.
+    """
+    text = json.dumps(identity, indent=1, sort_keys=True)
+    if not path.exists():
+        write_whole(path, text + "\n")
+        return
+    found, wanted = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+    differing = [
+        f"{key}: {found.get(key)!r} then, {wanted.get(key)!r} now"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    if differing:
+        raise RunError(f"{path.parent} was begun differently ({'; '.join(differing)}). {remedy}")
+
+
+def discard(path):
+    """Remove everything in a run folder but its lock."""
+    for entry in Path(path).iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()
+
+
+def experiment(path, config, work, *, seed):
+    """Do one experiment of a run, unless its folder says that it was finished.
+
+    Args:
+        path: The experiment's folder.
+        config: What it does, JSON-serializable; a finished folder must have been made with it.
+        work: Function without arguments that returns {name: DataFrame}; `scores` is written as
+            `scores.write_scores` does, the others as plain CSV files.
+        seed: As in `set_seed`.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        RunError: If the folder was made with another configuration.
+    """
+    from cast_lens import scores
+
+    path = Path(path)
+    path.mkdir(exist_ok=True)
+    claim(path / "config.json", config, "Use --restart (RESTART=1) or another --output.")
+    if is_done(path):
+        return False
+    set_seed(seed)
+    for name, table in work().items():
+        if name == "scores":
+            scores.write_scores(table, path / "scores.csv")
+        else:
+            write_whole(path / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    mark_done(path)
+    return True
+
+
+def is_done(path):
+    """Return whether an experiment's folder was finished and its files are still as written."""
+    record = Path(path) / "done.json"
+    if not record.exists():
+        return False
+    files = json.loads(record.read_text(encoding="utf-8"))
+    return all(_matches(Path(path) / name, digest) for name, digest in files.items())
+
+
+def mark_done(path):
+    """Record the hashes of an experiment's files, the last thing written to its folder."""
+    files = sorted(p for p in Path(path).iterdir() if p.suffix == ".csv")
+    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    write_whole(Path(path) / "done.json", json.dumps(hashes, indent=1) + "\n")
+
+
+def write_whole(path, content):
+    """Write a file whole or not at all: temporary name, flush to disk, rename.
+
+    Args:
+        path: Final name.
+        content: Text (written as UTF-8 with LF line ends) or bytes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def command(main, errors=()):
+    """Run a command's `main`, turning expected errors into one line and an exit status.
+
+    Args:
+        main: Function without arguments.
+        errors: Exception classes, besides RunError, that are the user's to mend.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except (RunError, *errors) as error:
+        sys.exit(_say(f"error: {error}", EXIT_USAGE))
+    except KeyboardInterrupt:
+        message = "stopped; what was finished is kept, run the same command again to go on"
+        sys.exit(_say(message, EXIT_RUN_AGAIN))
+
+
+def _say(message, status):
+    print(message, file=sys.stderr)
+    return status
+
+
+def _matches(path, digest):
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,145 @@
+"""scores.csv: one row an object and run, the last place where a network is needed."""
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+
+from cast_lens.run import write_whole
+
+COLUMNS = ["run", "n_train", "object_id", "label", "score"]
+
+# A spreadsheet runs a cell that begins like this as a formula.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+class ScoreError(ValueError):
+    """A score file or table that cannot be evaluated."""
+
+
+def score_table(object_ids, labels, scores, *, run, n_train):
+    """Return one run's scores as a table.
+
+    Args:
+        object_ids: IDs, shape (objects,); kept as strings.
+        labels: Truth, shape (objects,); 1 for a lens, 0 otherwise.
+        scores: Network output, shape (objects,), dimensionless; larger is more lens-like.
+        run: Key of the run, e.g. the random state of its split.
+        n_train: Objects the network was trained on.
+
+    Returns:
+        DataFrame with the columns run, n_train, object_id, label, score.
+
+    Raises:
+        ScoreError: If a score is NaN or infinite; names the first such object.
+    """
+    table = pd.DataFrame(
+        {
+            "run": str(run),
+            "n_train": int(n_train),
+            "object_id": [str(object_id) for object_id in object_ids],
+            "label": np.asarray(labels).astype(np.int64),
+            "score": np.asarray(scores, dtype=np.float64),
+        }
+    )
+    check_scores(table, f"run {run}")
+    return table
+
+
+def check_scores(table, where):
+    """Raise unless a score table can be evaluated.
+
+    Args:
+        table: DataFrame with the columns of a score file.
+        where: File or run, for the message.
+
+    Raises:
+        ScoreError: If a score is not finite, a label is not 0 or 1, or an object occurs twice in
+            one run.
+    """
+    for column, bad in (
+        ("score", ~np.isfinite(table["score"])),
+        ("label", ~table["label"].isin([0, 1])),
+    ):
+        if bad.any():
+            first = table[bad].iloc[0]
+            raise ScoreError(
+                f"{where}: object {first['object_id']} of run {first['run']} has {column} "
+                f"{first[column]}; expected {'a finite number' if column == 'score' else '0 or 1'}"
+            )
+    twice = table.duplicated(["run", "n_train", "object_id"])
+    if twice.any():
+        first = table[twice].iloc[0]
+        raise ScoreError(f"{where}: object {first['object_id']} occurs twice in run {first['run']}")
+
+
+def write_scores(table, path):
+    """Write a score table whole; IDs a spreadsheet would run as formulas are quoted.
+
+    Args:
+        table: DataFrame with the columns of a score file.
+        path: Final name.
+
+    Raises:
+        ScoreError: As `check_scores`.
+    """
+    check_scores(table, str(path))
+    safe = table[COLUMNS].assign(object_id=table["object_id"].map(escape_cell))
+    write_whole(path, safe.to_csv(index=False, lineterminator="\n"))
+
+
+def read_scores(path):
+    """Read a score table back, exactly as it was before `write_scores`.
+
+    Args:
+        path: File with the columns run, n_train, object_id, label, score; further columns are
+            ignored.
+
+    Returns:
+        DataFrame with these columns; object_id and run are strings.
+
+    Raises:
+        ScoreError: If a column is missing or a value cannot be evaluated.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        text = stream.read()
+    try:
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ScoreError(f"{path}: {error}") from error
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise ScoreError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
+    table = table[COLUMNS]
+    for column, kind in (("n_train", np.int64), ("label", np.int64), ("score", np.float64)):
+        numbers = np.array([_number(text) for text in table[column]])  # exact, unlike to_numeric
+        if np.isnan(numbers).any():
+            row = int(np.isnan(numbers).argmax())
+            raise ScoreError(
+                f"{path}: object {table['object_id'].iloc[row]} has {column} "
+                f"{table[column].iloc[row]!r}; expected a number"
+            )
+        if kind is np.int64 and (numbers % 1 != 0).any():
+            raise ScoreError(f"{path}: {column} holds numbers that are not whole")
+        table = table.assign(**{column: numbers.astype(kind)})
+    table = table.assign(object_id=table["object_id"].map(unescape_cell))
+    check_scores(table, str(path))
+    return table
+
+
+def escape_cell(text):
+    """Return `text` with a quote in front if a spreadsheet would run it as a formula."""
+    return "'" + text if _FORMULA.match(text) else text
+
+
+def unescape_cell(text):
+    """Undo `escape_cell`."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
