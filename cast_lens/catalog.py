@@ -159,7 +159,9 @@ def _column(table, name):
         return table.header.index(name)
     where = f"{table.path}, line {table.header_line}, column {name!r}"
     if name in table.header:
-        raise CatalogError(f"{where}: found {table.header.count(name)} of it, expected one; rename them")
+        raise CatalogError(
+            f"{where}: found {table.header.count(name)} of it, expected one; rename them"
+        )
     lower = {column.lower(): column for column in table.header}
     nearest = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0)
     raise CatalogError(

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy import stats
 
 from cast_lens import intervals
-from cast_lens.table import runs_of
+from cast_lens.verdicts import runs_of
 
 
 def judge_claims(claims, reproduced, reported):
@@ -26,7 +26,7 @@ def judge_claims(claims, reproduced, reported):
         own = reproduced[reproduced["paper"] == claim["paper"]]
         kinds = own[["data", "scale"]].drop_duplicates().to_records(index=False)
         judged = [
-            dict(claim) | {"survey": claim["data"], "data": data, "scale": scale} | judgement
+            dict(claim) | {"data": data, "scale": scale} | judgement
             for data, scale in kinds
             if (judgement := _judge(claim, own[own["data"] == data], reported)) is not None
         ]
@@ -34,14 +34,15 @@ def judge_claims(claims, reproduced, reported):
             missing = "this paper's reproduction is not in this version"
             if len(own):
                 missing = "one of its two experiments has no result yet"
-            judged = [dict(claim) | {"survey": claim["data"], "data": ""}]
-            judged[0]["verdict"] = f"not run: {missing}"
+            judged = [dict(claim) | {"data": "", "verdict": f"not run: {missing}"}]
         rows += judged
     return pd.DataFrame(rows).fillna("")
 
 
 def _judge(claim, results, reported):
-    left, right = (_cell(claim[side], claim["paper"], results, reported) for side in ("left", "right"))
+    left, right = (
+        _cell(claim[side], claim["paper"], results, reported) for side in ("left", "right")
+    )
     if left is None or right is None:
         return None
     difference, low, high, p = _difference(left, right)
@@ -87,9 +88,7 @@ def _difference(left, right):
     common = [key for key in left["runs"] if key in right["runs"]]
     if len(common) > 1 and left.get("n_train"):
         pairs = [left["runs"][key] - right["runs"][key] for key in common]
-        test = intervals.corrected_t_test(
-            pairs, n_train=left["n_train"], n_test=left["n_test"]
-        )
+        test = intervals.corrected_t_test(pairs, n_train=left["n_train"], n_test=left["n_test"])
         return test.mean, test.low, test.high, test.p
     if np.isnan([left["low"], right["low"]]).any():
         return difference, np.nan, np.nan, np.nan

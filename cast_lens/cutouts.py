@@ -212,15 +212,13 @@ def _read_band(path):
     if len(data) < end + -end % _BLOCK:
         warnings.warn(f"{path}: padding is missing at its end, all pixels are there", stacklevel=2)
     # Only the primary HDU, and whole: astropy need not guess at what is missing or what follows.
+    primary = io.BytesIO(_padded(data[:end], b"\0"))
     try:
-        with fits.open(io.BytesIO(_padded(data[:end])), memmap=False) as hdus:
-            pixels = hdus[0].data
+        # A number beyond float32 becomes infinite, which the caller counts.
+        with fits.open(primary, memmap=False) as hdus, np.errstate(over="ignore"):
+            return hdus[0].data.astype(np.float32).reshape(height, width)
     except Exception as error:  # astropy raises whatever a malformed card leads to
         raise _unparsed(path, error) from error
-    if getattr(pixels, "shape", None) != (height, width):
-        raise _unparsed(path, f"no image of {(height, width)} pixels, as NAXISn have it")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the caller counts
-        return pixels.astype(np.float32)
 
 
 def _read_bytes(path):
@@ -263,8 +261,12 @@ def _read_header(path, data):
 
 def _geometry(path, header):
     """Return (height, width, bytes a pixel) of a header that describes one cutout."""
+    keys = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS2", "NAXIS1")
+    # A Header shows the first of two equal keywords, but fits.open takes the last for the pixels.
+    for key in keys:
+        if key in header and header.count(key) > 1:
+            raise _unparsed(path, f"{key} more than once")
     try:
-        keys = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS2", "NAXIS1")
         simple, bitpix, naxis, *sizes = (header.get(key) for key in keys)
     except Exception as error:  # a card is parsed when it is asked for
         raise _unparsed(path, error) from error
@@ -287,5 +289,5 @@ def _unparsed(path, error):
     return CutoutError("header", path, " ".join(str(found).split()), expected)
 
 
-def _padded(data, fill=b"\0"):
+def _padded(data, fill):
     return data + fill * (-len(data) % _BLOCK)

@@ -52,7 +52,7 @@ def locate(file, *, data=None):
             the hash and `DATA=`.
     """
     if data:
-        return verify(_inside(Path(data).expanduser(), file), file)
+        return verify(_inside(Path(os.path.expanduser(data)), file), file)
     if os.environ.get("CAST_LENS_DATA"):
         candidate = Path(os.environ["CAST_LENS_DATA"]).expanduser() / file.path
         if candidate.is_file():
@@ -85,17 +85,20 @@ def download(file):
     """
     import pooch
     import requests
+    from tqdm import tqdm
 
     target = cache_folder() / file.path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fetched = pooch.retrieve(
-            file.url,
-            known_hash=f"sha256:{file.sha256}",
-            fname=target.name,
-            path=target.parent,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=DOWNLOAD_TIMEOUT),
-        )
+        # pooch sets the total; its own bar would stay open and share its line with the error.
+        with tqdm(total=1, unit="B", unit_scale=True, leave=False) as bar:
+            fetched = pooch.retrieve(
+                file.url,
+                known_hash=f"sha256:{file.sha256}",
+                fname=target.name,
+                path=target.parent,
+                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=DOWNLOAD_TIMEOUT),
+            )
     except (requests.RequestException, ValueError, OSError) as error:
         cause = " ".join(str(error).split())
         if isinstance(error, requests.ConnectionError | requests.Timeout):

@@ -32,13 +32,14 @@ def parser(paper, experiments):
         An argparse.ArgumentParser.
     """
     options = argparse.ArgumentParser(
-        prog=f"python -m reproductions.{paper}",
+        prog=f"python -m reproductions {paper}",
         description=f"Reproduce {paper}; a second call resumes, or says that it is done.",
         epilog=f"example: make reproduce-{paper.replace('_', '-')} DATA=~/surveys",
     )
     add = options.add_argument
     add("--data", metavar="PATH", help="the paper's data: the file, or the folder that holds it")
     add("--real", action="store_true", help="stop if the real data are not to be had")
+    add("--data-only", action="store_true", help="find or download the data, then stop")
     add("--scale", choices=("quick", "paper"), default="quick", help="size of the run")
     add("--experiment", metavar="NAME", help="only these: " + ", ".join(experiments))
     add("--seed", type=int, default=0, help="seed of all random numbers but the papers' own")
@@ -86,6 +87,11 @@ def versions():
     backend = keras.backend.backend()
     names = ["keras", backend, "numpy", "scikit-learn", "scipy"]
     return {"backend": backend} | {name: importlib.metadata.version(name) for name in names}
+
+
+def software():
+    """Return `versions` as one line, for the rows of reproduced.csv."""
+    return ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
 @contextmanager
@@ -211,6 +217,9 @@ def write_whole(path, content):
     Args:
         path: Final name.
         content: Text (written as UTF-8 with LF line ends) or bytes.
+
+    Raises:
+        OSError: If it cannot be written; says how many bytes are needed and free.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,30 +232,72 @@ def write_whole(path, content):
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        raise
+        if not isinstance(error, OSError):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        cause = f"{error.strerror or error}; {len(data)} bytes needed, {free} free"
+        raise OSError(error.errno, cause, str(path)) from error
 
 
-def command(main, errors=()):
+class Stopped(BaseException):  # noqa: N818, like KeyboardInterrupt it is no error
+    """SIGINT or SIGTERM; no KeyboardInterrupt, which scikit-learn's fit takes for "enough"."""
+
+
+def command(main, errors=tuple):
     """Run a command's `main`, turning expected errors into one line and an exit status.
 
     Args:
         main: Function without arguments.
-        errors: Exception classes, besides RunError, that are the user's to mend.
+        errors: Function that returns the exception classes, besides RunError, that are the
+            user's to mend; called only when something was raised.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         main()
-    except (RunError, *errors) as error:
-        sys.exit(_say(f"error: {error}", EXIT_USAGE))
-    except KeyboardInterrupt:
+    except Stopped:
         message = "stopped; what was finished is kept, run the same command again to go on"
         sys.exit(_say(message, EXIT_RUN_AGAIN))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (RunError, *errors()) as error:
+        sys.exit(_say(f"error: {error}", EXIT_USAGE))
+
+
+@contextmanager
+def native_log():
+    """Send what C++ libraries write to stderr to a file, so that a person sees the progress.
+
+    TensorFlow 2.21 logs a dozen lines that TF_CPP_MIN_LOG_LEVEL does not stop. Python's own
+    stderr still reaches the terminal; after an exception the file is named.
+    """
+    log = Path(tempfile.gettempdir()) / f"cast_lens-{os.getpid()}.log"
+    terminal, native = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    shown, sys.stderr = sys.stderr, os.fdopen(terminal, "w", buffering=1, closefd=False)
+    os.dup2(native, 2)
+    try:
+        yield
+        log.unlink(missing_ok=True)
+    except Exception as error:
+        error.add_note(f"native log: {log}") if hasattr(error, "add_note") else None
+        raise
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        sys.stderr = shown
+        os.close(native)
+        os.close(terminal)
+
+
+def _stop(number, frame):
+    raise Stopped
 
 
 def _say(message, status):
-    print(message, file=sys.stderr)
+    print(" ".join(message.splitlines()), file=sys.stderr)
     return status
 
 

@@ -1,5 +1,6 @@
 """scores.csv: one row an object and run, the last place where a network is needed."""
 
+import csv
 import io
 import re
 
@@ -32,19 +33,20 @@ def score_table(object_ids, labels, scores, *, run, n_train):
         DataFrame with the columns run, n_train, object_id, label, score.
 
     Raises:
-        ScoreError: If a score is NaN or infinite; names the first such object.
+        ScoreError: If a score is NaN or infinite, a label is not 0 or 1, or an object is there
+            twice; names the first such object.
     """
     table = pd.DataFrame(
         {
             "run": str(run),
             "n_train": int(n_train),
             "object_id": [str(object_id) for object_id in object_ids],
-            "label": np.asarray(labels).astype(np.int64),
+            "label": np.asarray(labels, dtype=np.float64),  # 0.5 must not become 0 unseen
             "score": np.asarray(scores, dtype=np.float64),
         }
     )
     check_scores(table, f"run {run}")
-    return table
+    return table.astype({"label": np.int64})
 
 
 def check_scores(table, where):
@@ -86,7 +88,10 @@ def write_scores(table, path):
     """
     check_scores(table, str(path))
     safe = table[COLUMNS].assign(object_id=table["object_id"].map(escape_cell))
-    write_whole(path, safe.to_csv(index=False, lineterminator="\n"))
+    # Minimal quoting leaves a carriage return bare, and a reader takes it for a line end.
+    bare = any("\r" in object_id for object_id in safe["object_id"])
+    quoting = csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
+    write_whole(path, safe.to_csv(index=False, lineterminator="\n", quoting=quoting))
 
 
 def read_scores(path):
@@ -102,23 +107,25 @@ def read_scores(path):
     Raises:
         ScoreError: If a column is missing or a value cannot be evaluated.
     """
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        text = stream.read()
     try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            text = stream.read()
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise ScoreError(f"{path}: {error}") from error
+    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ScoreError(f"{path}: {str(error).strip()}") from error
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ScoreError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for an index
+        raise ScoreError(f"{path}: the rows have more fields than the header names columns")
     table = table[COLUMNS]
     for column, kind in (("n_train", np.int64), ("label", np.int64), ("score", np.float64)):
         numbers = np.array([_number(text) for text in table[column]])  # exact, unlike to_numeric
-        if np.isnan(numbers).any():
-            row = int(np.isnan(numbers).argmax())
+        if not np.isfinite(numbers).all():
+            row = int(np.isfinite(numbers).argmin())
             raise ScoreError(
                 f"{path}: object {table['object_id'].iloc[row]} has {column} "
-                f"{table[column].iloc[row]!r}; expected a number"
+                f"{table[column].iloc[row]!r}; expected a finite number"
             )
         if kind is np.int64 and (numbers % 1 != 0).any():
             raise ScoreError(f"{path}: {column} holds numbers that are not whole")

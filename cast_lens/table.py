@@ -1,34 +1,76 @@
-"""What the papers report beside what came out: differences, verdicts and claims.
+"""scores.csv -> metrics.csv -> rows of reproduced.csv.
 
 reported.csv and claims.csv are written from the papers before a run, reproduced.csv only here.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from cast_lens import intervals
+from cast_lens import intervals, metrics, scores
 from cast_lens.run import write_whole
 
 KEY = ["paper", "experiment", "survey", "data", "scale", "metric"]
 REPRODUCED = [
     *KEY, "split", "value", "sd", "low", "high", "n_runs", "n_train", "n_test", "runs", "software",
 ]  # fmt: skip
-PAPERS = {
-    "sglc2": "Bom et al. (2022)",
-    "epfl": "Saied, Syvis & Crettenand (2019)",
-    "nottingham": "Gabe (2022)",
-    "deeplense": "Aryal (2025)",
-    "active_learning": "Li, Eadie & Walmsley (2025)",
-}
 
 
 def read(path):
     """Read one of the three files as text columns, empty where nothing is written."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def evaluate(folder, wanted):
+    """Compute metrics from an experiment's scores.csv and write them as metrics.csv beside it.
+
+    Args:
+        folder: The experiment's folder; a file extra.csv with the same columns, if there, holds
+            numbers that do not come from scores, and is appended.
+        wanted: {name: function of labels and scores}.
+
+    Returns:
+        DataFrame of run, n_train, metric, value, note; one row per run, training size and metric.
+        A metric that does not exist for a run is NaN with the reason as its note.
+    """
+    folder = Path(folder)
+    rows = []
+    for (run, n_train), part in scores.read_scores(folder / "scores.csv").groupby(
+        ["run", "n_train"], sort=False
+    ):
+        for row in metrics.evaluate(part["label"].to_numpy(), part["score"].to_numpy(), wanted):
+            rows.append({"run": run, "n_train": n_train} | row)
+    frame = pd.DataFrame(rows, columns=["run", "n_train", "metric", "value", "note"])
+    if (folder / "extra.csv").exists():
+        frame = pd.concat([frame, pd.read_csv(folder / "extra.csv", dtype={"run": str})])
+    frame = frame.fillna({"note": ""})
+    write_whole(folder / "metrics.csv", frame.to_csv(index=False, lineterminator="\n"))
+    return frame
+
+
+def summarize_experiment(frame, *, n_test, **row):
+    """Return rows of reproduced.csv, one a metric, at the largest training size.
+
+    Args:
+        frame: Table of `evaluate`.
+        n_test: Objects scored in a run.
+        row: The columns paper, experiment, survey, data, scale, split, software.
+
+    Returns:
+        List of dicts with the columns of reproduced.csv.
+    """
+    last = frame[frame["n_train"] == frame["n_train"].max()]
+    return [
+        summarize(
+            dict(zip(part["run"], part["value"])),
+            n_train=int(part["n_train"].iloc[0]),
+            n_test=n_test,
+            metric=metric,
+            **row,
+        )
+        for metric, part in last.groupby("metric", sort=False)
+    ]
 
 
 def summarize(values, *, n_train, n_test, **row):
@@ -70,121 +112,3 @@ def merge(paths, target):
     if existing:
         frame = pd.concat(existing).drop_duplicates(KEY, keep="last").sort_values(KEY)
         write_whole(target, frame.to_csv(index=False, lineterminator="\n"))
-
-
-def compare(reported, reproduced):
-    """Set every reported number beside the reproduced one.
-
-    Args:
-        reported: Table of reported.csv.
-        reproduced: Table of reproduced.csv.
-
-    Returns:
-        DataFrame of the rows of `reported`, in order, with data, scale, reproduced, low, high
-        (95 % of the reproduced value), n, difference and verdict; a row with both real and
-        stand-in results occurs once for each.
-    """
-    rows = []
-    for _, row in reported.iterrows():
-        found = reproduced[
-            (reproduced["paper"] == row["paper"])
-            & (reproduced["experiment"] == row["experiment"])
-            & (reproduced["metric"] == row["metric"])
-        ]
-        if found.empty:
-            rows.append(dict(row) | {"verdict": not_run(row, reproduced)})
-        for _, result in found.iterrows():
-            rows.append(dict(row) | judge(row, result, reported))
-    return pd.DataFrame(rows).fillna("")
-
-
-def judge(row, result, reported):
-    """Return the verdict on one reported number and what it rests on.
-
-    The interval of the difference decides: inside +-tolerance it `agrees`, outside it `differs`,
-    otherwise it is `undecidable at this n`. Runs the paper reports one by one are paired with ours.
-    Without an interval (one run on a fixed sample) the difference itself decides.
-
-    Args:
-        row: Row of reported.csv.
-        result: Row of reproduced.csv for the same cell.
-        reported: The whole of reported.csv, for the single runs of the same cell.
-
-    Returns:
-        Dict of data, scale, reproduced, low, high, n, difference and verdict.
-    """
-    values = runs_of(result)
-    out = {"data": result["data"], "scale": result["scale"], "n": result["n_runs"]}
-    if row["run"]:
-        if row["run"] not in values:
-            return out | {"verdict": f"not run: no run {row['run']}"}
-        number, low, high = values[row["run"]], np.nan, np.nan
-        out["n"] = "1"
-    elif result["value"] == "":
-        return out | {"verdict": "undefined: no run gave a value"}
-    else:
-        number, low, high = (_number(result[key]) for key in ("value", "low", "high"))
-    difference = number - float(row["value"])
-    out |= {"reproduced": number, "low": low, "high": high, "difference": difference}
-    if result["data"] != "real":
-        return out | {"verdict": "no verdict: stand-in data"}
-    bounds = _difference_interval(row, difference, low, high, values, reported)
-    tolerance = float(row["tolerance"]) + 1e-9 * max(1.0, abs(difference))
-    if -tolerance <= bounds[0] and bounds[1] <= tolerance:
-        return out | {"verdict": "agrees"}
-    if bounds[0] > tolerance or bounds[1] < -tolerance:
-        return out | {"verdict": "differs"}
-    return out | {"verdict": "undecidable at this n"}
-
-
-def not_run(row, reproduced):
-    """Return why a reported number has no counterpart."""
-    if not (reproduced["paper"] == row["paper"]).any():
-        return "not run: this paper's reproduction is not in this version"
-    if not (reproduced["experiment"] == row["experiment"]).any():
-        return row.get("not_run", "") or "not run: no such experiment yet"
-    return "not run: the experiment does not yield this number"
-
-
-def runs_of(result):
-    """Return {run key: value} of one row of reproduced.csv."""
-    return {key: float(value) for key, value in (item.split("=") for item in result["runs"].split())}
-
-
-def _difference_interval(row, difference, low, high, values, reported):
-    same = reported[
-        (reported["paper"] == row["paper"])
-        & (reported["experiment"] == row["experiment"])
-        & (reported["metric"] == row["metric"])
-        & (reported["run"] != "")
-    ]
-    pairs = [values[key] - float(x) for key, x in zip(same["run"], same["value"]) if key in values]
-    if not row["run"] and len(pairs) > 1:
-        spread = intervals.mean_interval(pairs)
-        # Only the noise of the runs counts; the paper's own mean need not be that of its runs.
-        half = (spread.high - spread.low) / 2
-    else:
-        half = 0.0 if np.isnan(low) else (high - low) / 2
-        half = float(np.hypot(half, _reported_half_width(row)))
-    return difference - half, difference + half
-
-
-def _reported_half_width(row):
-    """Return 95 % of the paper's own uncertainty of its mean; 0 where it states none."""
-    if row["uncertainty"] == "" or row["run"]:
-        return 0.0
-    if row["uncertainty_kind"] == "sd" and row["n_runs"] not in ("", "1"):
-        n = int(row["n_runs"])
-        return float(stats.t.ppf(0.975, n - 1)) * float(row["uncertainty"]) / np.sqrt(n)
-    return 1.96 * float(row["uncertainty"])
-
-
-def _number(text):
-    return float(text) if text != "" else np.nan
-
-
-def to_csv_text(frame):
-    """Return a table as CSV text with LF line ends."""
-    buffer = io.StringIO()
-    frame.to_csv(buffer, index=False, lineterminator="\n", float_format="%.10g")
-    return buffer.getvalue()

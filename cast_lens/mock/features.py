@@ -58,5 +58,7 @@ def write_table(path, *, seed):
     Returns:
         `path`.
     """
-    write_whole(path, make_table(seed).to_csv(index=False, float_format="%.9f", lineterminator="\n"))
+    write_whole(
+        path, make_table(seed).to_csv(index=False, float_format="%.9f", lineterminator="\n")
+    )
     return path

@@ -1,0 +1,81 @@
+# Every target that needs the environment creates it first. `make` alone lists the targets.
+
+PYTHON ?= python3
+PAPER_PYTHON ?= $(PYTHON)
+EXTRAS ?= test
+SCALE ?= quick
+SEED ?= 0
+VENV := .venv
+BIN := $(VENV)/bin
+EMPTY :=
+COMMA := ,
+LIST := $(subst $(EMPTY) ,$(COMMA),$(strip test $(filter-out test,$(subst $(COMMA), ,$(EXTRAS)))))
+STAMP := $(VENV)/installed-$(subst $(COMMA),-,$(LIST))
+OPTIONS = --scale $(SCALE) --seed $(SEED) $(if $(DATA),--data '$(DATA)') \
+    $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(RESTART),--restart) $(if $(REAL),--real)
+PAPERS := active_learning
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PYTHONUNBUFFERED = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
+    reproduce-active-learning data-active-learning
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
+	@echo "variables: SCALE=quick|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
+
+env: $(STAMP)  ## make the environment in .venv; EXTRAS=gpu,jax,mock,cluster adds extras
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[$(LIST)]'
+	touch $@
+
+reproduce: $(addprefix reproduce-,$(subst _,-,$(PAPERS)))  ## re-run every paper that is here
+
+reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends with the table
+	$(BIN)/python -m reproductions active_learning $(OPTIONS)
+
+data-active-learning: $(STAMP)  ## download and verify the data of Li, Eadie & Walmsley (2025)
+	$(BIN)/python -m reproductions active_learning --real --data-only $(if $(DATA),--data '$(DATA)')
+
+table: $(STAMP)  ## gather all runs into reproduced.csv, TABLE.md and the README
+	$(BIN)/cast-lens table --write
+
+report: $(STAMP)  ## one self-contained HTML page of every number and conclusion
+	$(BIN)/cast-lens report
+
+test: $(STAMP)  ## the tests that need neither GPU nor network, under three minutes
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)  ## all tests but those for a GPU and for the papers' own libraries
+	$(BIN)/python -m pytest -m "not gpu and not parity"
+
+bench: $(STAMP)  ## measure speed and memory, as ratios; results join the table
+	$(BIN)/python -m tests.benchmarks
+
+parity: $(STAMP) .venv-paper/installed  ## hold what we wrote ourselves against the papers' libraries
+	.venv-paper/bin/python tests/parity/originals.py .venv-paper/originals.npz
+	$(BIN)/python -m pytest -m parity
+
+.venv-paper/installed: requirements-paper.txt
+	$(PAPER_PYTHON) -m venv .venv-paper
+	.venv-paper/bin/python -m pip install --progress-bar on -r requirements-paper.txt
+	touch $@
+
+assumptions: $(STAMP)  ## list what no paper says and we had to assume
+	@$(BIN)/cast-lens assumptions
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff order and format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove environments and caches, keep runs
+	rm -rf $(VENV) .venv-paper .pytest_cache .mypy_cache .ruff_cache build *.egg-info

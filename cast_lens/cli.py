@@ -1,0 +1,171 @@
+"""The `cast-lens` command; imports that cost time happen in the command that needs them."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cast_lens import __version__
+
+
+def main(arguments=None):
+    """Run the command line."""
+    from cast_lens.run import command
+
+    options = _parser().parse_args(arguments)
+    command(lambda: options.work(options), _errors)
+
+
+def _errors():
+    from cast_lens import catalog, cutouts, scores
+
+    return OSError, catalog.CatalogError, cutouts.CutoutError, scores.ScoreError
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="cast-lens",
+        description="Find strong lenses, and check how well others did.",
+        epilog="example: cast-lens metrics runs/active_learning-real-seed0/beyond/scores.csv",
+    )
+    parser.add_argument("--version", action="version", version=f"cast-lens {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = _command(commands, "metrics", _metrics, "metrics of a score file, with 95 % intervals",
+                   "cast-lens metrics scores.csv --top 100")  # fmt: skip
+    one.add_argument("scores", type=Path, help="CSV: run, n_train, object_id, label, score")
+    one.add_argument("--top", type=int, default=100, help="objects a person inspects (100)")
+    one.add_argument("--draws", type=int, default=2000, help="bootstrap draws (2000)")
+    one.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    two = _command(commands, "cutouts", _cutouts, "what is in a folder of challenge cutouts",
+                   "cast-lens cutouts GroundBasedTraining --mask-value 100")  # fmt: skip
+    two.add_argument("folder", type=Path, help="any unpacking of a challenge archive")
+    two.add_argument("--mask-value", type=float, help="pixels with this value or more are masked")
+    two.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    three = _command(commands, "table", _table, "reported beside reproduced, with verdicts",
+                     "cast-lens table --paper active_learning")  # fmt: skip
+    three.add_argument("--paper", help="only this paper")
+    three.add_argument("--write", action="store_true", help="gather runs, write README, TABLE.md")
+    _places(three)
+
+    four = _command(commands, "report", _report, "one HTML page of every number and conclusion",
+                    "cast-lens report --output report.html")  # fmt: skip
+    four.add_argument("--output", type=Path, default=Path("runs/report.html"), help="page to write")
+    _places(four)
+
+    five = _command(commands, "assumptions", _assumptions, "what no paper says and we assumed",
+                    "cast-lens assumptions")  # fmt: skip
+    five.add_argument("folders", nargs="*", type=Path,
+                      default=[Path("reproductions"), Path("cast_lens/mock")])  # fmt: skip
+    return parser
+
+
+def _command(commands, name, work, text, example):
+    parser = commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+    parser.set_defaults(work=work)
+    return parser
+
+
+def _places(parser):
+    parser.add_argument("--reproductions", type=Path, default=Path("reproductions"),
+                        help="folder of reported.csv, claims.csv, reproduced.csv")  # fmt: skip
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders")
+
+
+def _metrics(options):
+    from functools import partial
+
+    from cast_lens import intervals, metrics, report, scores
+
+    wanted = {
+        "roc_auc": metrics.roc_auc,
+        "average_precision": metrics.average_precision,
+        f"lenses_in_top_{options.top}": partial(metrics.lenses_in_top, n=options.top),
+        "tpr0": partial(metrics.tpr_at_false_positives, n_false=0),
+        "tpr10": partial(metrics.tpr_at_false_positives, n_false=10),
+        "max_f_beta_0.001": partial(metrics.max_f_beta, beta_squared=0.001),
+    }
+    rows = []
+    table = scores.read_scores(options.scores)
+    for (run, n_train), part in table.groupby(["run", "n_train"], sort=False):
+        labels, values = part["label"].to_numpy(), part["score"].to_numpy()
+        found = {row["metric"]: row for row in metrics.evaluate(labels, values, wanted)}
+        defined = {k: wanted[k] for k, row in found.items() if row["value"] == row["value"]}
+        bounds = {}
+        if min(labels.sum(), len(labels) - labels.sum()) > 1:  # of one object there is no spread
+            bounds = intervals.bootstrap(
+                labels, values, defined, draws=options.draws, seed=options.seed
+            )
+        for name, row in found.items():
+            low, high = bounds.get(name, ("", ""))
+            rows.append({"run": run, "n_train": n_train} | row | {"low": low, "high": high})
+    _print(rows, options.json, report)
+
+
+def _cutouts(options):
+    from cast_lens import cutouts, report
+
+    rows = []
+    found, n_extra = cutouts.find_cutouts(options.folder)
+    for _, row in found.iterrows():
+        for band in [name[5:] for name in found if name.startswith("path_")]:
+            path = row[f"path_{band}"]
+            if path is None:
+                rows.append({"object_id": row["object_id"], "band": band, "pixels": "missing"})
+                continue
+            image, _ = cutouts.read_cutout([path])
+            _, counts = cutouts.read_cutout([path], mask_value=options.mask_value)
+            statistics = cutouts.pixel_statistics(image, mask_value=options.mask_value)
+            size = {"object_id": row["object_id"], "band": band}
+            size["pixels"] = "x".join(map(str, image.shape[:2]))
+            values = {name: float(value[0]) for name, value in statistics.items()}
+            bad = {"masked": counts.n_masked[0], "not_finite": counts.n_nonfinite[0]}
+            rows.append(size | values | bad)
+    _print(rows, options.json, report)
+    print(f"{len(found)} objects, {n_extra} other files", file=sys.stderr)
+
+
+def _table(options):
+    from cast_lens import report
+
+    compared, judged = report.gather(options.reproductions, options.runs, write=options.write)
+    if options.paper:
+        compared, judged = (t[t["paper"] == options.paper] for t in (compared, judged))
+    print(report.tabulate(report.counts(compared)))
+    run = ~compared["verdict"].str.startswith("not run")
+    print(
+        "\n" + report.terminal(compared[run], judged[~judged["verdict"].str.startswith("not run")])
+    )
+
+
+def _report(options):
+    from cast_lens import report
+    from cast_lens.run import write_whole
+
+    compared, judged = report.gather(options.reproductions, options.runs, write=False)
+    figures = sorted(options.runs.glob("*/*.png"))
+    write_whole(options.output, report.page(compared, judged, figures, "Five papers, reproduced"))
+    print(f"wrote {options.output}")
+
+
+def _assumptions(options):
+    from cast_lens import report
+
+    rows = report.assumptions(options.folders)
+    print(report.tabulate(rows) if len(rows) else "no assumptions found")
+
+
+def _print(rows, as_json, report):
+    import pandas as pd
+
+    if as_json:
+        json.dump(rows, sys.stdout, indent=1, default=float)
+        print()
+        return
+    frame = pd.DataFrame(rows)
+    for column in frame.select_dtypes("number"):
+        frame[column] = frame[column].map(report.number)
+    print(report.tabulate(frame.fillna("")))

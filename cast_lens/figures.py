@@ -1,0 +1,132 @@
+"""Figures of the papers from scores.csv and metrics.csv; every title says which data it shows."""
+
+import io
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cast_lens import intervals
+from cast_lens.run import write_whole
+
+# Okabe & Ito (2008): told apart with any color vision.
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+
+
+def means_with_errors(values, path, *, title, ylabel, reported=None, chance=None):
+    """Draw each experiment's mean over runs with its standard deviation, and the runs themselves.
+
+    Args:
+        values: {experiment: values of its runs}.
+        path: PNG to write.
+        title: Names the paper's figure and the data, real or stand-in.
+        ylabel: Quantity and unit.
+        reported: {experiment: values the paper reports, one or one a run}, drawn beside ours.
+        chance: Value of random ranking, drawn as a line.
+    """
+    figure, axes = _figure(8.5, 4.8)
+    for place, (name, runs) in enumerate(values.items()):
+        runs = np.asarray(runs, dtype=float)
+        color = COLORS[place % len(COLORS)]
+        spread = np.linspace(-0.28, -0.12, len(runs))
+        axes.plot(place + spread, runs, ".", color=color, alpha=0.5, markersize=5)
+        axes.errorbar(
+            place, runs.mean(), runs.std(ddof=1), fmt="o", color=color, capsize=5, markersize=7
+        )
+        said = np.asarray((reported or {}).get(name, []), dtype=float)
+        if len(said):
+            error = said.std(ddof=1) if len(said) > 1 else 0.0
+            axes.errorbar(
+                place + 0.22, said.mean(), error, fmt="D", color="0.35", mfc="white", capsize=3
+            )
+    axes.plot([], [], "o", color="0.2", label="here: mean and sd of the runs (small dots)")
+    if reported:
+        axes.plot([], [], "D", color="0.35", mfc="white", label="the authors' own numbers")
+    if chance is not None:
+        axes.axhline(chance, color="0.5", ls=":", label="random ranking")
+    axes.set_xticks(range(len(values)), [name.replace(".", "\n", 1) for name in values])
+    axes.set_ylabel(ylabel)
+    axes.set_title(title)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def completeness(curves, path, *, title, n_train):
+    """Draw completeness against the number of objects inspected, with 95 % bands over the runs.
+
+    Args:
+        curves: {experiment: fraction of all lenses among the first 1..N, shape (runs, N)}.
+        path: PNG to write.
+        title: Names the data, real or stand-in.
+        n_train: Objects trained on in a run, for the overlap of runs in the bands.
+    """
+    figure, axes = _figure(8.5, 5.4)
+    for place, (name, curve) in enumerate(curves.items()):
+        curve, inspected = np.asarray(curve), np.arange(1, np.shape(curve)[1] + 1)
+        band = _bands(curve, n_train, curve.shape[1])
+        color = COLORS[place % len(COLORS)]
+        axes.plot(inspected, curve.mean(axis=0), color=color, label=name, lw=1.6)
+        axes.fill_between(inspected, *band, color=color, alpha=0.12, lw=0)
+    axes.plot(inspected, inspected / inspected[-1], color="0.5", ls=":", label="random ranking")
+    axes.axvline(100, color="0.7", lw=0.8)
+    axes.set_xscale("log")
+    axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    axes.set_xlim(1, inspected[-1])
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("objects inspected, best first")
+    axes.set_ylabel("completeness (fraction of all test lenses)")
+    axes.set_title(title)
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def learning_curves(curves, path, *, title, n_test):
+    """Draw metrics against the number of labels bought, one panel a metric, one line a strategy.
+
+    Args:
+        curves: {metric: {strategy: (labels spent (steps,), values (runs, steps))}}.
+        path: PNG to write.
+        title: Names the data, real or stand-in.
+        n_test: Objects scored in a run, for the overlap of runs in the error bars.
+    """
+    figure, panels = _figure(5.2 * len(curves), 5.0, len(curves))
+    for axes, (metric, lines) in zip(np.atleast_1d(panels), curves.items()):
+        for place, (name, (spent, values)) in enumerate(lines.items()):
+            color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
+            values = np.asarray(values)
+            axes.plot(spent, values.mean(axis=0), color=color, marker=marker, ms=4, label=name)
+            low, high = _bands(values[:, -1:], int(spent[-1]), n_test)
+            shift = spent[-1] * (1.03 + 0.012 * place)  # beside one another, not on top
+            axes.plot([shift, shift], [low[0], high[0]], color=color, lw=2, alpha=0.7)
+        axes.set_xlabel("labels spent (bars: 95 % interval at the end)")
+        axes.set_title(metric, fontsize=10)
+        axes.set_ylim(bottom=0)
+    np.atleast_1d(panels)[0].legend(frameon=False, fontsize=9)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _bands(values, n_train, n_test):
+    bounds = [
+        intervals.mean_interval(column, n_train=n_train, n_test=n_test)
+        for column in np.asarray(values).T
+    ]
+    return np.array([bound.low for bound in bounds]), np.array([bound.high for bound in bounds])
+
+
+def _figure(width, height, panels=1):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels)
+    for each in np.atleast_1d(axes):
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(alpha=0.2)
+    return figure, axes
+
+
+def _save(figure, path):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    write_whole(path, buffer.getvalue())
