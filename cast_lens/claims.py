@@ -36,7 +36,7 @@ def judge_claims(claims, reproduced, reported):
                 missing = "one of its two experiments has no result yet"
             judged = [dict(claim) | {"data": "", "verdict": f"not run: {missing}"}]
         rows += judged
-    return pd.DataFrame(rows).fillna("")
+    return pd.DataFrame(rows, dtype=object).fillna("")
 
 
 def _judge(claim, results, reported):

@@ -41,6 +41,7 @@ class CutoutError(ValueError):
     """
 
     def __init__(self, reason, path, found, expected):
+        """Keep what the message is made of."""
         # All four are args, so that the error survives the way back from a worker process.
         super().__init__(reason, path, found, expected)
         self.reason, self.path, self.found, self.expected = reason, path, found, expected
@@ -191,8 +192,9 @@ def _files(folder):
 def _add(paths, band, path, object_id):
     other = paths.get(band) or next(iter(paths.values()), path)
     if band in paths or _track(other) != _track(path):
-        found = f"two images of object_id {object_id}, bands {_track(other)} and {_track(path)}"
-        raise CutoutError("duplicate", f"{other} and {path}", found, "one; remove the other")
+        found = f"two images of object_id {object_id}"
+        expected = "one a band, all of one track; name the folder of one track, or remove one image"
+        raise CutoutError("duplicate", f"{other} and {path}", found, expected)
     paths[band] = path
 
 
@@ -225,9 +227,10 @@ def _read_bytes(path):
     """Return a file's bytes, unpacked if gzip, without waiting for a FIFO or filling the memory."""
     try:
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise CutoutError("not_fits", path, "a FIFO or device", "a file; name the image")
-            data = stream.read(MAX_BYTES + 1)
+            data = stream.read(min(status.st_size, MAX_BYTES) + 1)
         if data[:2] == b"\x1f\x8b":
             data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_BYTES + 1)
     except EOFError as error:

@@ -88,10 +88,11 @@ def download(file):
     from tqdm import tqdm
 
     target = cache_folder() / file.path
+    pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # pooch sets the total; its own bar would stay open and share its line with the error.
-        with tqdm(total=1, unit="B", unit_scale=True, leave=False) as bar:
+        with tqdm(desc=target.name, total=1, unit="B", unit_scale=True, leave=False) as bar:
             fetched = pooch.retrieve(
                 file.url,
                 known_hash=f"sha256:{file.sha256}",

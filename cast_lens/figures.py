@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cast_lens import intervals
+from cast_lens import metrics as metrics_
 from cast_lens.run import write_whole
 
 # Okabe & Ito (2008): told apart with any color vision.
@@ -27,7 +28,7 @@ def means_with_errors(values, path, *, title, ylabel, reported=None, chance=None
     """
     figure, axes = _figure(8.5, 4.8)
     for place, (name, runs) in enumerate(values.items()):
-        runs = np.asarray(runs, dtype=float)
+        runs = np.asarray(runs, dtype=float).ravel()
         color = COLORS[place % len(COLORS)]
         spread = np.linspace(-0.28, -0.12, len(runs))
         axes.plot(place + spread, runs, ".", color=color, alpha=0.5, markersize=5)
@@ -53,21 +54,27 @@ def means_with_errors(values, path, *, title, ylabel, reported=None, chance=None
     _save(figure, path)
 
 
-def completeness(curves, path, *, title, n_train):
+def completeness(tables, path, *, title, n_train):
     """Draw completeness against the number of objects inspected, with 95 % bands over the runs.
 
     Args:
-        curves: {experiment: fraction of all lenses among the first 1..N, shape (runs, N)}.
+        tables: {experiment: score table}; every run scores equally many objects.
         path: PNG to write.
         title: Names the data, real or stand-in.
         n_train: Objects trained on in a run, for the overlap of runs in the bands.
     """
     figure, axes = _figure(8.5, 5.4)
-    for place, (name, curve) in enumerate(curves.items()):
-        curve, inspected = np.asarray(curve), np.arange(1, np.shape(curve)[1] + 1)
-        band = _bands(curve, n_train, curve.shape[1])
+    for place, (name, table) in enumerate(tables.items()):
+        found = [
+            metrics_.completeness_curve(part["label"], part["score"])
+            for _, part in table.groupby("run")
+            if part["label"].any()
+        ]
+        fraction = np.array([lenses / lenses[-1] for lenses in found])  # (runs, objects)
+        inspected = np.arange(1, fraction.shape[1] + 1)
+        band = _bands(fraction, n_train, fraction.shape[1])
         color = COLORS[place % len(COLORS)]
-        axes.plot(inspected, curve.mean(axis=0), color=color, label=name, lw=1.6)
+        axes.plot(inspected, fraction.mean(axis=0), color=color, label=name, lw=1.6)
         axes.fill_between(inspected, *band, color=color, alpha=0.12, lw=0)
     axes.plot(inspected, inspected / inspected[-1], color="0.5", ls=":", label="random ranking")
     axes.axvline(100, color="0.7", lw=0.8)
@@ -82,33 +89,42 @@ def completeness(curves, path, *, title, n_train):
     _save(figure, path)
 
 
-def learning_curves(curves, path, *, title, n_test):
+def learning_curves(frames, path, *, metrics, title, n_test):
     """Draw metrics against the number of labels bought, one panel a metric, one line a strategy.
 
     Args:
-        curves: {metric: {strategy: (labels spent (steps,), values (runs, steps))}}.
+        frames: {strategy: table of `table.evaluate`, its n_train the labels bought}.
         path: PNG to write.
+        metrics: Metrics to draw.
         title: Names the data, real or stand-in.
         n_test: Objects scored in a run, for the overlap of runs in the error bars.
     """
-    figure, panels = _figure(5.2 * len(curves), 5.0, len(curves))
-    for axes, (metric, lines) in zip(np.atleast_1d(panels), curves.items()):
-        for place, (name, (spent, values)) in enumerate(lines.items()):
+    figure, panels = _figure(5.2 * len(metrics), 5.0, len(metrics))
+    for axes, metric in zip(np.atleast_1d(panels), metrics):
+        for place, (name, frame) in enumerate(frames.items()):
             color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
-            values = np.asarray(values)
+            spent, values = curve(frame, metric)
             axes.plot(spent, values.mean(axis=0), color=color, marker=marker, ms=4, label=name)
             low, high = _bands(values[:, -1:], int(spent[-1]), n_test)
             shift = spent[-1] * (1.03 + 0.012 * place)  # beside one another, not on top
             axes.plot([shift, shift], [low[0], high[0]], color=color, lw=2, alpha=0.7)
         axes.set_xlabel("labels spent (bars: 95 % interval at the end)")
-        axes.set_title(metric, fontsize=10)
-        axes.set_ylim(bottom=0)
+        axes.set_title(metric.replace("_", " "), fontsize=10)
     np.atleast_1d(panels)[0].legend(frameon=False, fontsize=9)
     figure.suptitle(title)
     _save(figure, path)
 
 
+def curve(frame, metric):
+    """Return the training sizes, (steps,), and values of one metric, (runs, steps)."""
+    part = frame[frame["metric"] == metric].pivot(index="run", columns="n_train", values="value")
+    return part.columns.to_numpy(), part.to_numpy()
+
+
 def _bands(values, n_train, n_test):
+    """Return the 95 % bounds of every column's mean over the runs; NaN, so not drawn, of one run."""
+    if len(values) < 2:
+        return np.full((2, np.shape(values)[1]), np.nan)
     bounds = [
         intervals.mean_interval(column, n_train=n_train, n_test=n_test)
         for column in np.asarray(values).T

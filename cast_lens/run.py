@@ -250,8 +250,8 @@ def command(main, errors=tuple):
 
     Args:
         main: Function without arguments.
-        errors: Function that returns the exception classes, besides RunError, that are the
-            user's to mend; called only when something was raised.
+        errors: Function that returns the exception classes, besides RunError and OSError, that
+            are the user's to mend; called only when something was raised.
     """
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
@@ -263,7 +263,7 @@ def command(main, errors=tuple):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (RunError, *errors()) as error:
+    except (RunError, OSError, *errors()) as error:
         sys.exit(_say(f"error: {error}", EXIT_USAGE))
 
 

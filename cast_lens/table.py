@@ -78,7 +78,7 @@ def summarize(values, *, n_train, n_test, **row):
 
     Args:
         values: {run key: value}; NaN where a metric is undefined, which leaves that run out.
-        n_train: Objects trained on in a run.
+        n_train: Objects trained on in a run; 0 where runs share no data.
         n_test: Objects scored in a run; with more than one run the interval of the mean allows for
             the overlap of training parts (Nadeau & Bengio 2003).
         row: The other columns: paper, experiment, survey, data, scale, metric, split, software.
@@ -91,7 +91,8 @@ def summarize(values, *, n_train, n_test, **row):
     low = high = sd = np.nan
     if len(numbers) > 1:
         sd = numbers.std(ddof=1)
-        low, high = intervals.mean_interval(numbers, n_train=n_train, n_test=n_test)
+        overlap = {"n_train": n_train, "n_test": n_test} if n_train else {}
+        low, high = intervals.mean_interval(numbers, **overlap)
     runs = " ".join(f"{key}={number:.10g}" for key, number in finite.items())
     mean = numbers.mean() if len(numbers) else np.nan
     return row | {

@@ -30,7 +30,7 @@ def compare(reported, reproduced):
             rows.append(dict(row) | {"verdict": not_run(row, reproduced)})
         for _, result in found.iterrows():
             rows.append(dict(row) | judge(row, result, reported))
-    return pd.DataFrame(rows).fillna("")
+    return pd.DataFrame(rows, dtype=object).fillna("")
 
 
 def judge(row, result, reported):

@@ -29,6 +29,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
+from scipy.special import expit
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import KFold, train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -49,6 +50,7 @@ from cast_lens import (
 from cast_lens import data as data_files
 from cast_lens import table as tables
 from cast_lens.mock import features
+from cast_lens.side_by_side import stack
 
 FILE = data_files.DataFile(
     path="active_learning/strong_lense_train.csv",
@@ -251,146 +253,146 @@ def split(objects, state):
     return train_test_split(np.arange(len(objects)), test_size=TEST_SIZE, random_state=state)
 
 
+def splits(objects):
+    """Return the training and test rows of all splits, (splits, objects) each."""
+    return [np.stack(rows) for rows in zip(*(split(objects, state) for state in SPLITS))]
+
+
 def arrays(objects):
     """Return the features, (objects, features), and labels, (objects,), as arrays."""
     return objects.filter(like="feat_pca_").to_numpy(), objects["label"].to_numpy()
 
 
-def score_rows(objects, rows, values, state, n_train):
-    """Return the score table of one split's test rows."""
-    test = objects.iloc[rows]
-    return scores.score_table(test["object_id"], test["label"], values, run=state, n_train=n_train)
+def score_splits(objects, test, columns, n_train):
+    """Return the score tables of all splits, one column of scores each, as one table."""
+    parts = [
+        scores.score_table(
+            objects["object_id"].iloc[rows], objects["label"].iloc[rows], column,
+            run=state, n_train=n_train,
+        )
+        for state, rows, column in zip(SPLITS, test, columns)
+    ]  # fmt: skip
+    return pd.concat(parts)
+
+
+def extra_rows(metric, values, n_train):
+    """Return one number per split that does not come from scores, as rows of metrics.csv."""
+    rows = {"run": SPLITS, "n_train": n_train, "metric": metric, "value": values, "note": ""}
+    return pd.DataFrame(rows)
 
 
 def run_baseline(config, objects, seed):
     """Follow the authors' baseline: one MLPClassifier a split, seeded by the split itself."""
     table, labels = arrays(objects)
-    results = []
-    for state in tqdm(SPLITS, desc="splits", leave=False):
-        fit, test = split(objects, state)
+    fit, test = splits(objects)
+    columns = []
+    for k, state in enumerate(tqdm(SPLITS, desc="splits", leave=False)):
         network = MLPClassifier((config.hidden,), max_iter=config.max_iter, random_state=state)
         with threadpool_limits(
             1
         ):  # the same sums on any number of cores; faster for so small a net
-            network.fit(table[fit], labels[fit])
-        results.append(
-            score_rows(objects, test, network.predict_proba(table[test])[:, 1], state, len(fit))
-        )
-    return {"scores": pd.concat(results)}
+            network.fit(table[fit[k]], labels[fit[k]])
+        columns.append(network.predict_proba(table[test[k]])[:, 1])
+    return {"scores": score_splits(objects, test, columns, fit.shape[1])}
 
 
 def run_splits(config, objects, seed):
     """Train one network a split with the loss of `config`, and score the test parts."""
     table, labels = arrays(objects)
-    fit, test = zip(*(split(objects, state) for state in SPLITS))
+    fit, test = splits(objects)
     keys = [(seed, state) for state in SPLITS]
-    model, history = train(
-        config, side_by_side.stack(table, fit), side_by_side.stack(labels, fit), keys
-    )
-    logits = score(model, side_by_side.stack(table, test))
-    results = [
-        score_rows(objects, rows, logits[:, k], state, len(fit[k]))
-        for k, (state, rows) in enumerate(zip(SPLITS, test))
-    ]
-    out = {"scores": pd.concat(results), "history": history}
+    model, history = train(config, stack(table, fit), stack(labels, fit), keys)
+    logits = score(model, stack(table, test))
+    out = {"scores": score_splits(objects, test, logits.T, fit.shape[1]), "history": history}
     if config.ranknet:
-        out["extra"] = one_class_batches(config, side_by_side.stack(labels, fit), keys)
+        out["extra"] = one_class_batches(config, stack(labels, fit), keys)
     return out
 
 
 def one_class_batches(config, labels, keys):
     """Return which fraction of each network's batches held no pair, of all and of full batches."""
-    one_class = []  # per pass and batch whether each network saw one class only
+    one_class, full = [], []  # per batch: whether each network saw one class; whether it was full
     for number in range(config.epochs):
-        shuffled = np.take_along_axis(
-            labels, side_by_side.pass_order(len(labels), keys, number), axis=0
-        )
+        order = side_by_side.pass_order(len(labels), keys, number)
+        shuffled = np.take_along_axis(labels, order, axis=0)
         for start in range(0, len(labels), config.batch):
-            part = shuffled[start : start + config.batch]
-            one_class.append((len(part) == config.batch, np.ptp(part, axis=0) == 0))
-    full = np.array([whole for whole, _ in one_class])
-    starved = np.array([alone for _, alone in one_class])  # (batches, networks)
-    measured = {
-        "one_class_batch_fraction": starved.mean(axis=0),
-        "one_class_full_batch_fraction": starved[full].mean(axis=0),
-    }
-    return extra_rows(measured, len(labels))
-
-
-def extra_rows(measured, n_train):
-    """Return numbers that do not come from scores, {metric: one value a split}, as metric rows."""
-    return pd.DataFrame(
-        [
-            {"run": state, "n_train": n_train, "metric": metric, "value": value, "note": ""}
-            for metric, values in measured.items()
-            for state, value in zip(SPLITS, values)
-        ]
-    )
+            batch = shuffled[start : start + config.batch]
+            one_class.append(np.ptp(batch, axis=0) == 0)
+            full.append(len(batch) == config.batch)
+    starved = np.array(one_class)  # (batches, networks)
+    every = extra_rows("one_class_batch_fraction", starved.mean(axis=0), len(labels))
+    whole = extra_rows("one_class_full_batch_fraction", starved[full].mean(axis=0), len(labels))
+    return pd.concat([every, whole])
 
 
 def run_active(config, objects, seed):
     """Buy labels round by round in each split's training part; score its test part every time."""
     table, labels = arrays(objects)
-    fit, test = (np.stack(rows) for rows in zip(*(split(objects, state) for state in SPLITS)))
-    known = [first_labels(config, labels[rows], seed, state) for rows, state in zip(fit, SPLITS)]
-    pools, results = side_by_side.stack(table, fit), []
+    fit, test = splits(objects)
+    pools, known = stack(table, fit), first_labels(config, labels[fit], seed)
+    scored, found = [], []
     for number in tqdm(range(config.rounds + 1), desc=config.strategy, leave=False):
-        chosen = [rows[have] for rows, have in zip(fit, known)]
+        chosen = np.take_along_axis(fit, known, axis=1)
         keys = [(seed, state, number) for state in SPLITS]
-        model, _ = train(
-            config.network,
-            side_by_side.stack(table, chosen),
-            side_by_side.stack(labels, chosen),
-            keys,
-        )
-        logits = score(model, side_by_side.stack(table, test))
-        results += [
-            score_rows(objects, rows, logits[:, k], state, len(known[k]))
-            for k, (state, rows) in enumerate(zip(SPLITS, test))
-        ]
+        model, _ = train(config.network, stack(table, chosen), stack(labels, chosen), keys)
+        logits = score(model, stack(table, test))
+        n_labels = known.shape[1]
+        scored.append(score_splits(objects, test, logits.T, n_labels))
+        found.append(extra_rows("lenses_found", labels[chosen].sum(axis=1), n_labels))
         if number < config.rounds:
             known = buy(config, model, pools, known, keys)
-    order = [
-        objects.iloc[rows[have]][["object_id", "label"]].assign(
-            run=str(state), position=range(len(have))
-        )
-        for rows, have, state in zip(fit, known, SPLITS)
+    bought = [
+        objects[["object_id", "label"]].iloc[rows].assign(run=str(state), position=range(n_labels))
+        for state, rows in zip(SPLITS, chosen)
     ]
-    spent = range(config.start, known[0].size + 1, config.per_round)
-    counts = [
-        extra_rows(
-            {"lenses_found": [labels[rows[have[:n]]].sum() for rows, have in zip(fit, known)]}, n
-        )
-        for n in spent
-    ]
-    extra = [extra_rows({"lenses_found": found}, n) for n, found in zip(spent, counts)]
-    return {"scores": pd.concat(results), "labelled": pd.concat(order), "extra": pd.concat(extra)}
+    return {
+        "scores": pd.concat(scored),
+        "extra": pd.concat(found),
+        "labelled": pd.concat(bought),
+    }
 
 
-def first_labels(config, labels, seed, state):
-    """Draw the objects labelled at the start, again until enough lenses are among them."""
-    generator = np.random.default_rng([seed, state, 2])
-    while True:
-        rows = generator.permutation(len(labels))[: config.start]
-        if labels[rows].sum() >= config.start_lenses:
-            return rows
+def first_labels(config, labels, seed):
+    """Draw the objects labelled at the start, again until enough lenses are among them.
+
+    Args:
+        config: The Active.
+        labels: Truth of the training parts, shape (splits, objects).
+        seed: Of the run; all strategies start from the same objects.
+
+    Returns:
+        Positions in the training parts, shape (splits, start).
+
+    Raises:
+        RunError: If a training part has too few lenses for that.
+    """
+    if (labels.sum(axis=1) < config.start_lenses).any():
+        raise run.RunError(f"a training part has fewer than {config.start_lenses} lenses")
+    drawn = []
+    for state, truth in zip(SPLITS, labels):
+        generator = np.random.default_rng([seed, state, 2])
+        rows = generator.permutation(len(truth))[: config.start]
+        while truth[rows].sum() < config.start_lenses:
+            rows = generator.permutation(len(truth))[: config.start]
+        drawn.append(rows)
+    return np.stack(drawn)
 
 
 def buy(config, model, pools, known, keys):
-    """Return, per network, the rows known so far followed by those its strategy chooses."""
+    """Return, per network, the positions known so far and those its strategy chooses next."""
     logits = score(model, pools)
     hidden = keras.Model(model.input, model.get_layer("hidden").output)
     embeddings = hidden.predict(pools.astype(np.float32), batch_size=4096, verbose=0)
+    ones = np.ones((len(pools), 1), np.float32)  # the last layer's bias is one more weight
     bought = []
     for k, (have, key) in enumerate(zip(known, keys)):
         free = np.setdiff1d(np.arange(len(pools)), have)
-        h = np.concatenate([embeddings[:, k], np.ones((len(pools), 1), np.float32)], axis=1)
-        p = 1.0 / (1.0 + np.exp(-logits[free, k]))
+        h = np.concatenate([embeddings[:, k], ones], axis=1)
+        p = expit(logits[free, k])
         pool = Pool(p, h[free], h[have], hypothesised_gradient(config.network, p), [*key, 3])
-        bought.append(
-            np.concatenate([have, free[STRATEGIES[config.strategy](pool, config.per_round)]])
-        )
-    return bought
+        chosen = STRATEGIES[config.strategy](pool, config.per_round)
+        bought.append(np.concatenate([have, free[chosen]]))
+    return np.stack(bought)
 
 
 def hypothesised_gradient(config, probabilities):
@@ -406,51 +408,46 @@ def hypothesised_gradient(config, probabilities):
 def run_beyond(config, objects, seed):
     """Choose a recipe inside each split's training part, bag it, and score the test part once."""
     table, labels = arrays(objects)
-    fit, test = (np.stack(rows) for rows in zip(*(split(objects, state) for state in SPLITS)))
+    fit, test = splits(objects)
     inner = [
-        inner_precision(config, network, number, table, labels, fit, seed)
+        inner_precision(config, network, number, table, labels[fit], fit, seed)
         for number, network in enumerate(tqdm(config.candidates, desc="candidates", leave=False))
     ]
     choice = np.argmax(inner, axis=0)  # per split, by its training part alone
-    results = []
+    columns = np.empty(test.shape)
     for number in np.unique(choice):
-        members = np.repeat(np.flatnonzero(choice == number), config.bag)
-        keys = [(seed, SPLITS[k], number, m, 4) for m, k in enumerate(members)]
-        rows = fit[members]
-        model, _ = train(
-            config.candidates[number],
-            side_by_side.stack(table, rows),
-            side_by_side.stack(labels, rows),
-            keys,
-        )
-        logits = score(model, side_by_side.stack(table, test[members]))
-        for k in np.unique(members):
-            mean = logits[:, members == k].mean(axis=1)
-            results.append(score_rows(objects, test[k], mean, SPLITS[k], fit.shape[1]))
-    search = pd.DataFrame(inner, columns=[str(state) for state in SPLITS]).rename_axis("candidate")
-    return {"scores": pd.concat(results), "inner": search.reset_index()}
+        owner = np.repeat(np.flatnonzero(choice == number), config.bag)  # split of each network
+        keys = [(seed, SPLITS[k], number, m, 4) for m, k in enumerate(owner)]
+        recipe = config.candidates[number]
+        model, _ = train(recipe, stack(table, fit[owner]), stack(labels, fit[owner]), keys)
+        logits = score(model, stack(table, test[owner]))
+        for k in np.unique(owner):
+            columns[k] = logits[:, owner == k].mean(axis=1)
+    search = pd.DataFrame(inner, columns=[str(state) for state in SPLITS])
+    search.insert(0, "candidate", range(len(search)))
+    return {"scores": score_splits(objects, test, columns, fit.shape[1]), "inner": search}
 
 
-def inner_precision(config, network, number, table, labels, fit, seed):
+def inner_precision(config, network, number, table, truth, fit, seed):
     """Return the out-of-fold average precision of one candidate in each training part."""
     folds = list(KFold(config.folds, shuffle=True, random_state=seed).split(fit[0]))
     size = min(len(rest) for rest, _ in folds)  # networks side by side need equally many objects
     plan = [
-        (k, rest[:size], held, member)
+        (k, rest[:size], held)
         for k in range(len(fit))
         for rest, held in folds
-        for member in range(config.inner_bag)
+        for _ in range(config.inner_bag)
     ]
     keys = [(seed, SPLITS[k], number, i, 5) for i, (k, *_) in enumerate(plan)]
-    rows = [fit[k][rest] for k, rest, *_ in plan]
-    model, _ = train(
-        network, side_by_side.stack(table, rows), side_by_side.stack(labels, rows), keys
-    )
-    logits = score(model, side_by_side.stack(table, [fit[k] for k, *_ in plan]))
+    owner = [k for k, *_ in plan]
+    seen = [fit[k][rest] for k, rest, _ in plan]
+    labels = np.stack([truth[k][rest] for k, rest, _ in plan], axis=1)
+    model, _ = train(network, stack(table, seen), labels, keys)
+    logits = score(model, stack(table, fit[owner]))
     outside = np.zeros(fit.shape)  # mean logit of the networks that have not seen the object
-    for i, (k, _, held, _) in enumerate(plan):
+    for i, (k, _, held) in enumerate(plan):
         outside[k, held] += logits[held, i] / config.inner_bag
-    return [average_precision_score(labels[fit[k]], outside[k]) for k in range(len(fit))]
+    return [average_precision_score(truth[k], outside[k]) for k in range(len(fit))]
 
 
 def reproduce(config, objects, seed):
@@ -512,53 +509,34 @@ def describe(objects, n_test):
 
 
 def draw(folder, frames, kind, n_train, n_test):
-    """Draw Figure 1, completeness against objects inspected, and the cost of labels."""
+    """Draw Figure 1, completeness against objects inspected, and what a label buys."""
     data = "real data" if kind == "real" else "STAND-IN DATA"
-    single = {name: frame for name, frame in frames.items() if not name.startswith("active.")}
-    top = {name: values_of(frame, "lenses_in_top_100")[1][:, -1] for name, frame in single.items()}
     reported = tables.read(Path(__file__).parent / "reported.csv")
     reported = reported[(reported["metric"] == "lenses_in_top_100") & (reported["run"] != "")]
-    if single:
+    trained = {name: frame for name, frame in frames.items() if not name.startswith("active.")}
+    if trained:
         figures.means_with_errors(
-            top,
+            {name: figures.curve(frame, "lenses_in_top_100")[1] for name, frame in trained.items()},
             folder / "figure_1.png",
             title=f"Figure 1: lenses among the first 100 of {n_test}, ten splits, {data}",
             ylabel="lenses in the top 100",
-            reported={
-                name: part["value"].astype(float) for name, part in reported.groupby("experiment")
-            },
+            reported={name: part["value"] for name, part in reported.groupby("experiment")},
         )
-        curves = {name: completeness_of(folder / name) for name in single}
         figures.completeness(
-            curves,
+            {name: scores.read_scores(folder / name / "scores.csv") for name in trained},
             folder / "completeness.png",
             title=f"Completeness against objects inspected, {data}",
             n_train=n_train,
         )
-    bought = {name: frame for name, frame in frames.items() if name.startswith("active.")}
+    bought = {name[7:]: frame for name, frame in frames.items() if name.startswith("active.")}
     if bought:
         figures.learning_curves(
-            {
-                metric: {name[7:]: values_of(frame, metric) for name, frame in bought.items()}
-                for metric in ("lenses_found", "lenses_in_top_100", "average_precision")
-            },
+            bought,
             folder / "active_learning.png",
+            metrics=["lenses_found", "lenses_in_top_100", "average_precision"],
             title=f"What a label buys, ten seeds, {data}",
             n_test=n_test,
         )
-
-
-def values_of(frame, metric):
-    """Return the training sizes, (steps,), and values of a metric, (splits, steps)."""
-    part = frame[frame["metric"] == metric].pivot(index="run", columns="n_train", values="value")
-    return part.columns.to_numpy(), part.to_numpy()
-
-
-def completeness_of(path):
-    """Return the fraction of a split's lenses among its first 1..N objects, (splits, objects)."""
-    runs = scores.read_scores(path / "scores.csv").groupby("run")
-    curves = [metrics.completeness_curve(part["label"], part["score"]) for _, part in runs]
-    return np.array([curve / curve[-1] for curve in curves])
 
 
 def main(arguments=None):

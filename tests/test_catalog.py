@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from cast_lens import catalog
@@ -73,15 +72,14 @@ def test_space_based_labels_are_those_gabe_counts(real_data):
     # Gabe (2022): 18,000 objects to train on and 2,000 to validate, in the order of the file.
     assert table["label"][:18000].sum() == 12574
     assert table["label"][18000:].sum() == 1394
-    expected = pd.read_csv(path, float_precision="round_trip")
-    for ours, theirs in (
-        ("label", "is_lens"),
-        ("einstein_area", "Einstein_area"),
-        ("n_pix_lensed", "numb_pix_lensed_image"),
-        ("flux_sigma", "flux_lensed_image_in_sigma"),
-    ):
-        assert table[ours].dtype == expected[theirs].dtype
-        assert np.array_equal(table[ours], expected[theirs])
+    expected = np.loadtxt(path, delimiter=",", skiprows=1)
+    assert np.array_equal(table.iloc[:, 1:].to_numpy(), expected[:, 1:])
+    assert [(name, str(dtype)) for name, dtype in table.dtypes.items()][1:] == [
+        ("label", "int64"),
+        ("einstein_area", "float64"),
+        ("n_pix_lensed", "int64"),
+        ("flux_sigma", "float64"),
+    ]
 
 
 def test_label_says_a_source_was_added_not_that_it_is_seen(real_data):
@@ -127,9 +125,7 @@ def test_features_come_in_the_order_of_their_numbers(write):
     names = [f"f_{n}" for n in range(12)]
     shuffled = random.Random(0).sample(names, 12)
     row = [name.removeprefix("f_") for name in shuffled]
-    table = read_features(
-        write(f"name,{','.join(shuffled)},f_mean,label\na,{','.join(row)},x,1\n")
-    )
+    table = read_features(write(f"name,{','.join(shuffled)},f_mean,label\na,{','.join(row)},x,1\n"))
     assert list(table)[2:] == names
     assert table.iloc[0, 2:].tolist() == list(range(12))
 
@@ -138,13 +134,11 @@ def test_features_come_in_the_order_of_their_numbers(write):
     "object_id",
     [
         "00123", "1e5", "1E400", "-0", "9" * 40, "102018212_-588199575513249872", "nan", "NA",
-        "None", "", "True", "0x10", "1_000", "=cmd()", "@x", "<script>", "#7", "a,b", 'say "x"',
+        "None", "True", "0x10", "1_000", "=cmd()", "@x", "<script>", "#7", "a,b", 'say "x"',
         "Ångström", "重力", "İı", "é", "a b",
     ],
 )  # fmt: skip
 def test_object_id_is_exact(write, object_id):
-    if not object_id:
-        pytest.skip("an empty ID is refused, see test_faults")
     quoted = '"' + object_id.replace('"', '""') + '"'
     table = catalog.read_sglc1_labels(write(f"ID,is_lens\n{quoted},1\n"))
     assert table["object_id"].tolist() == [object_id]
@@ -179,12 +173,12 @@ def test_random_ids_and_features_round_trip(write, seed):
         PLAIN.replace("1\n1e5", "1\n\n1e5"),
         "# 1\n" + PLAIN,
         '# a comment of the catalog with "one quote, and a comma\n' * 28 + PLAIN,
-        "\ufeff#\n\n#ID,is_lens\n" * 1 + PLAIN,
+        "\ufeff#\n\n#ID,is_lens\n" + PLAIN,
         PLAIN.replace("ID,is_lens", '"ID","is_lens"').replace("00123,1", '"00123","1"'),
         PLAIN.replace("ID,is_lens", "is_lens,ID").replace("00123,1", "1,00123").replace(
             "1e5,0", "0,1e5"
         ),
-        PLAIN.replace("3,1", "3, 1").replace("5,0", "5,0.0"),
+        PLAIN.replace("3,1", "3, 1.0").replace("5,0", "5,0.0"),
         PLAIN.replace("ens", "ens,x").replace("3,1", "3,1,").replace("5,0", '5,0,"a\n\n""b"""'),
         PLAIN.replace("ens", "ens,x").replace("3,1", "3,1,nan").replace("5,0", "5,0,-1e130"),
         PLAIN.replace("ens", "ens,x").replace("3,1", "3,1,\xe9").replace("5,0", "5,0,").encode(
@@ -223,6 +217,7 @@ def test_form_of_the_file_changes_nothing(write, content):
         (FEATURES.replace("2.,0", "2.,"), 3, ["'label'", "''"]),
         (FEATURES.replace("2.,0", "2.,True"), 3, ["'label'", "'True'"]),
         (FEATURES.replace("-1", ""), 2, ["'f_1'", "''"]),
+        (FEATURES.replace("-1", "x" * 70), 2, ["found '" + "x" * 57 + "...', expected"]),
         (FEATURES.replace("-1", "NaN"), 2, ["'f_1'", "'NaN'"]),
         (FEATURES.replace("-1", "-inf"), 2, ["'f_1'", "'-inf'"]),
         (FEATURES.replace("-1", "1e400"), 2, ["'f_1'", "'1e400'"]),
@@ -264,15 +259,17 @@ def test_line_is_the_editors_after_quoted_line_breaks(write, newline):
         read_features(write(newline.join(lines)))
 
 
-@pytest.mark.parametrize("column", ["Einstein_area", "numb_pix_lensed_image"])
-@pytest.mark.parametrize("found", ["", "NaN", "-1e130", "2.5", "-1", "1e300"])
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        *(("Einstein_area", found) for found in ("", "NaN", "-1e130", "inf")),
+        *(("numb_pix_lensed_image", found) for found in ("", "NaN", "2.5", "-1", "1e300")),
+        ("flux_lensed_image_in_sigma", "x"),
+    ],
+)  # fmt: skip
 def test_truth_column_must_be_measured_and_pixels_whole(write, column, found):
-    path = write(PLAIN.replace("ens", "ens," + column).replace("1\n", f"1,{found}\n"))
-    path.write_text(path.read_text().replace("5,0", "5,0,1"))
-    if column == "Einstein_area" and found in ("2.5", "-1", "1e300"):
-        assert catalog.read_sglc1_labels(path)["einstein_area"][0] == float(found)
-        return
-    with pytest.raises(catalog.CatalogError, match=f"line 2, column '{column}': found '{found}'"):
+    path = write(f"ID,is_lens,{column}\n1,1,1\n2,1,{found}\n")
+    with pytest.raises(catalog.CatalogError, match=f"line 3, column '{column}': found '{found}'"):
         catalog.read_sglc1_labels(path)
 
 
@@ -297,7 +294,7 @@ def test_damaged_table_is_refused_or_read_but_never_anything_else(write):
     rng = random.Random(0)
     original = ("# x\n" + FEATURES + 'c,"1",2,1\n').encode()
     refused = 0
-    for _ in range(2000):
+    for _ in range(500):
         damaged = bytearray(original)
         for _ in range(rng.randint(1, 3)):
             position = rng.randrange(len(damaged))
@@ -313,7 +310,7 @@ def test_damaged_table_is_refused_or_read_but_never_anything_else(write):
             assert table["label"].isin([0, 1]).all()
             assert np.isfinite(table.iloc[:, 2:].to_numpy()).all()
             assert table["object_id"].is_unique
-    assert 0 < refused < 2000
+    assert 0 < refused < 500
 
 
 def test_locale_does_not_matter(write):
@@ -322,9 +319,8 @@ def test_locale_does_not_matter(write):
         "from cast_lens.catalog import read_sglc1_labels as r; import sys;"
         "print(ascii(r(sys.argv[1])['object_id'][0]))"
     )
-    environment = {
-        **os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TZ": "Asia/Tokyo",
-    }  # fmt: skip
+    c_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TZ": "Asia/Tokyo"}
+    environment = {**os.environ, **c_locale}
     command = [sys.executable, "-c", code, path]
     output = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)
     assert output.stdout.strip() == ascii("\u0131\u00e9")

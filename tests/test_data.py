@@ -51,7 +51,7 @@ def status(code):
     return lambda handler: handler.send_error(code)
 
 
-def cut(n, *, length=len(CONTENT)):
+def cut(n, *, length=300_000):
     return lambda handler: reply(handler, CONTENT[:n], length=length)
 
 
@@ -203,8 +203,7 @@ def test_a_silent_server_is_given_up_after_the_timeout(server, file, monkeypatch
 def test_kill_while_downloading_is_followed_by_a_whole_download(server, file):
     server.answers[:] = [stalled, good]
     script = (
-        "import sys; from cast_lens import data;"
-        "data.locate(data.DataFile(*sys.argv[1:], 'nobody'))"
+        "import sys; from cast_lens import data;data.locate(data.DataFile(*sys.argv[1:], 'nobody'))"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", script, file.path, file.url, file.sha256],

@@ -1,0 +1,25 @@
+"""What several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root():
+    """Return the folder of the repository."""
+    return ROOT
+
+
+@pytest.fixture
+def feature_table():
+    """Return the path of the real feature table, named by CAST_LENS_DATA."""
+    path = Path(os.environ.get("CAST_LENS_DATA", "")) / "active_learning/strong_lense_train.csv"
+    if not os.environ.get("CAST_LENS_DATA") or not path.is_file():
+        pytest.skip("needs CAST_LENS_DATA with active_learning/strong_lense_train.csv")
+    return path
