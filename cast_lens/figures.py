@@ -122,7 +122,7 @@ def curve(frame, metric):
 
 
 def _bands(values, n_train, n_test):
-    """Return the 95 % bounds of every column's mean over the runs; NaN, so not drawn, of one run."""
+    """Return 95 % bounds of every column's mean over the runs; NaN, so not drawn, for one run."""
     if len(values) < 2:
         return np.full((2, np.shape(values)[1]), np.nan)
     bounds = [

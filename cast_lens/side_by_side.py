@@ -79,7 +79,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(self, table, labels, keys, *, batch, passes):
         super().__init__()
-        self.table, self.labels = np.float32(table), np.float32(labels)
+        self.table, self.labels = (np.asarray(a, dtype=np.float32) for a in (table, labels))
         self.keys, self.batch, self.passes = keys, batch, passes
         self.steps = -(-len(labels) // batch)
         self._done, self._number, self._order = 0, -1, np.empty((0, 0), dtype=int)

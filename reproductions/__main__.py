@@ -23,7 +23,13 @@ def errors():
     """Return the exceptions whose message is all that a person needs."""
     from cast_lens import catalog, data, scores
 
-    return data.DataError, data.DataUnavailableError, catalog.CatalogError, scores.ScoreError
+    return (
+        OSError,
+        data.DataError,
+        data.DataUnavailableError,
+        catalog.CatalogError,
+        scores.ScoreError,
+    )
 
 
 if __name__ == "__main__":

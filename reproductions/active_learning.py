@@ -114,7 +114,7 @@ class Beyond:
 
 
 PAPER_FOCAL = Config(focal_alpha=0.75)
-EXPERIMENTS = {
+EXPERIMENTS: dict[str, Baseline | Config | Active | Beyond] = {
     "authors_code.baseline": Baseline(),
     "paper.cross_entropy": Config(),
     "paper.focal": PAPER_FOCAL,

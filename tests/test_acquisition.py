@@ -227,6 +227,34 @@ def test_badge_draws_uniformly_once_only_copies_are_left(features, outputs, dtyp
     assert scipy.stats.chi2(10 * 2).sf(statistic) > UNLIKELY
 
 
+@pytest.mark.parametrize("dtype, step", [(np.float32, 1e-2), (np.float64, 1e-5)])
+def test_badge_tells_a_near_object_from_copies(dtype, step):
+    embeddings = np.repeat(pool_of(1, features=40)[1], 21, axis=0).astype(dtype)
+    embeddings[13] *= 1 - step
+    for seed in range(50):
+        chosen = acquisition.badge(np.ones(21, dtype), embeddings, 2, seed=seed)
+        assert chosen.tolist() == [0, 13]
+
+
+class Fixed(np.random.Generator):
+    """A generator whose uniform number is always the same."""
+
+    def __init__(self, value):
+        super().__init__(np.random.PCG64(0))
+        self.value = value
+
+    def random(self):
+        return self.value
+
+
+# Squared distances from object 0 are 0, 0, 4, 1, 0.
+@pytest.mark.parametrize("value, expected", [(0.0, [0, 2, 3]), (np.nextafter(1, 0), [0, 3, 2])])
+def test_badge_never_draws_what_has_no_chance_at_the_ends_of_the_unit_interval(value, expected):
+    embeddings = np.array([[3.0], [3.0], [1.0], [2.0], [3.0]])
+    chosen = acquisition.badge(np.ones(5), embeddings, 3, seed=Fixed(value))
+    assert chosen.tolist() == expected
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_badge_of_zero_gradients_still_chooses_distinct_objects(dtype):
     embeddings = pool_of(30, dtype=dtype)[1]

@@ -43,7 +43,7 @@ def peak_bytes():
 
 
 def measure_pool(n):
-    """Choose from a pool of `n`; return the seconds of each repeat and the peak before and after."""
+    """Choose from a pool of `n`; return seconds, and peak memory before and after."""
     probabilities, embeddings = pool(n)
     gradients = probabilities - (probabilities > 0.5)
     before = peak_bytes()

@@ -1,0 +1,162 @@
+"""What people read: escaped, self-contained, aligned, and only the block of the README touched."""
+
+import html.parser
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from cast_lens import claims, figures, report, table, verdicts
+from tests.test_verdicts import reported, reproduced
+
+EVIL = "<script>alert(1)</script>|=cmd"
+
+
+@pytest.fixture
+def judged(tmp_path):
+    rows = [reproduced([0.8, 0.81, 0.79]), reproduced([0.7, 0.9], metric="m", data="stand-in")]
+    table.write_reproduced(rows, tmp_path / "reproduced.csv")
+    told = pd.DataFrame(
+        [
+            reported(source=EVIL),
+            reported(row_id="b", metric="m"),
+            reported(row_id="c", paper="epfl"),
+        ]
+    )
+    claim = {
+        "claim_id": "c", "paper": "sglc2", "statement": EVIL, "left": "x/roc_auc", "relation": ">",
+        "right": "0.5", "survey": "s", "source": "", "note": "",
+    }  # fmt: skip
+    found = table.read(tmp_path / "reproduced.csv")
+    return verdicts.compare(told, found), claims.judge_claims(pd.DataFrame([claim]), found, told)
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.links = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_page_escapes_what_it_shows_and_loads_nothing(judged, tmp_path):
+    figures.means_with_errors(
+        {"x": [1.0, 2.0]}, tmp_path / "f.png", title="t", ylabel="y", reported={"x": ["1", "2"]}
+    )
+    text = report.page(*judged, [tmp_path / "f.png"], EVIL)
+    tags = Tags()
+    tags.feed(text)
+    assert "script" not in tags.tags
+    assert tags.links and all(link.startswith("data:image/png;base64,") for link in tags.links)
+    assert text.count("&lt;script&gt;") >= 3
+
+
+def test_markdown_has_one_line_a_row_and_escapes_bars_and_tags(judged):
+    compared, claimed = judged
+    lines = report.markdown(report.readable(compared)).splitlines()
+    assert len(lines) == 2 + len(compared)
+    bars = [line.replace("\\|", "").count("|") for line in lines]
+    assert len(set(bars)) == 1
+    assert "<script>" not in report.markdown(report.readable_claims(claimed))
+
+
+def test_rows_not_run_and_stand_in_rows_are_shown_as_such(judged):
+    text = report.markdown(report.readable(judged[0]))
+    assert "not run: this paper's reproduction is not in this version" in text
+    assert "| stand-in, paper scale |" in text
+    assert "no verdict: stand-in data" in text
+
+
+def test_counts_add_up_to_the_rows(judged):
+    counts = report.counts(judged[0])
+    assert counts["numbers"].sum() == len(judged[0])
+    assert (counts.drop(columns=["paper", "numbers"]).sum(axis=1) == counts["numbers"]).all()
+
+
+def test_readme_keeps_what_is_around_the_block(judged, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    block = report.readme_block(*judged)
+    report.write_readme(path, block)
+    report.write_readme(path, block)
+    text = path.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert "old" not in text and text.count(report.BEGIN) == 1
+
+
+def test_terminal_columns_line_up():
+    text = report.tabulate(pd.DataFrame({"a": ["x", "longer"], "b": ["1", "22"]}))
+    assert text.splitlines() == ["a       b", "─" * 9, "x       1", "longer  22"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.123456, "0.1235"), (36.0, "36"), ("", ""), (float("nan"), ""), ("3329", "3329")],
+)
+def test_numbers_have_four_significant_digits_and_counts_all(value, text):
+    assert report.number(value) == text
+
+
+def test_figures_are_pictures_with_the_data_named(tmp_path):
+    frame = pd.DataFrame(
+        [
+            {"run": run, "n_train": n, "metric": "m", "value": n + run}
+            for run in (1, 2)
+            for n in (60, 100)
+        ]
+    )
+    figures.learning_curves(
+        {"badge": frame}, tmp_path / "c.png", metrics=["m"], title="STAND-IN DATA", n_test=9
+    )
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    sizes, values = figures.curve(frame, "m")
+    assert sizes.tolist() == [60, 100]
+    assert values.tolist() == [[61, 101], [62, 102]]
+
+
+def run_cli(root, *arguments, **kwargs):
+    code = "from cast_lens.cli import main\nmain()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, cwd=root, check=False, **kwargs,
+    )  # fmt: skip
+
+
+def test_cli_metrics_prints_every_run_with_intervals(root, tmp_path):
+    path = tmp_path / "scores.csv"
+    lines = ["run,n_train,object_id,label,score"]
+    for run in ("a", "b"):
+        lines += [f"{run},10,{k},{int(k % 3 == 0)},{(k * 7) % 11}" for k in range(40)]
+    path.write_text("\n".join(lines) + "\n")
+    out = run_cli(root, "metrics", path, "--top", "10", "--draws", "50")
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.count("lenses_in_top_10") == 2
+    assert out.stdout.count("roc_auc") == 2
+    path.write_text(re.sub(r"(,10,\d+),1,", r"\1,0,", path.read_text()))
+    out = run_cli(root, "metrics", path, "--top", "10", "--json")
+    assert out.returncode == 0, out.stderr
+    assert "0 lenses" in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("missing.csv", None), ("empty.csv", ""), ("html.csv", "<html></html>")]
+)
+def test_cli_says_in_one_line_what_is_wrong(root, tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    out = run_cli(root, "metrics", tmp_path / name)
+    assert out.returncode == 2
+    assert out.stderr.startswith("error: ") and out.stderr.count("\n") == 1
+    assert name in out.stderr
+
+
+def test_cli_lists_assumptions_and_the_table(root):
+    out = run_cli(root, "assumptions")
+    assert out.returncode == 0 and "per_round" in out.stdout
+    out = run_cli(root, "table", "--paper", "active_learning")
+    assert out.returncode == 0, out.stderr
+    assert "Li, Eadie & Walmsley (2025)" in out.stdout
