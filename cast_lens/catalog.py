@@ -131,7 +131,7 @@ def _read(path):
 
 def _records(path, text):
     """Yield (line, fields) of every record that is not blank, the header first."""
-    reader = csv.reader(_blank_comments(io.StringIO(text, newline="")), strict=True)
+    reader = csv.reader(_blank_comments(io.StringIO(text, newline=None)), strict=True)
     line = 1
     try:
         for fields in reader:
@@ -235,7 +235,7 @@ def _counts(table, column):
 def _cell_error(table, row, column, expected):
     position, fields = table.header.index(column), table.rows[row]
     # A quoted line break in an earlier field moves the rest of the row down.
-    line = table.lines[row] + sum(len(re.findall("\r\n?|\n", text)) for text in fields[:position])
+    line = table.lines[row] + sum(text.count("\n") for text in fields[:position])
     return CatalogError(
         f"{table.path}, line {line}, column {column!r}: found {_shown(fields[position])}, "
         f"expected {expected}"

@@ -214,7 +214,7 @@ def _read_band(path):
     if len(data) < end + -end % _BLOCK:
         warnings.warn(f"{path}: padding is missing at its end, all pixels are there", stacklevel=2)
     # Only the primary HDU, and whole: astropy need not guess at what is missing or what follows.
-    primary = io.BytesIO(_padded(data[:end], b"\0"))
+    primary = io.BytesIO(data[:end] + bytes(-end % _BLOCK))
     try:
         # A number beyond float32 becomes infinite, which the caller counts.
         with fits.open(primary, memmap=False) as hdus, np.errstate(over="ignore"):
@@ -252,7 +252,7 @@ def _read_header(path, data):
         raise CutoutError("empty", path, "0 bytes", "a FITS file; get it again")
     if not b"SIMPLE  =".startswith(data[:9]):
         raise CutoutError("not_fits", path, f"{data[:20]!r}", "SIMPLE  =; get the FITS file")
-    stream = io.BytesIO(_padded(data[:MAX_HEADER_BYTES], b" "))
+    stream = io.BytesIO(data[:MAX_HEADER_BYTES])
     try:
         return fits.Header.fromfile(stream), stream.tell()
     except Exception as error:  # astropy raises whatever a malformed card leads to
@@ -264,17 +264,15 @@ def _read_header(path, data):
 
 def _geometry(path, header):
     """Return (height, width, bytes a pixel) of a header that describes one cutout."""
-    keys = ("SIMPLE", "BITPIX", "NAXIS", "NAXIS2", "NAXIS1")
+    keys = ("BITPIX", "NAXIS", "NAXIS2", "NAXIS1")
     # A Header shows the first of two equal keywords, but fits.open takes the last for the pixels.
     for key in keys:
         if key in header and header.count(key) > 1:
             raise _unparsed(path, f"{key} more than once")
     try:
-        simple, bitpix, naxis, *sizes = (header.get(key) for key in keys)
+        bitpix, naxis, *sizes = (header.get(key) for key in keys)
     except Exception as error:  # a card is parsed when it is asked for
         raise _unparsed(path, error) from error
-    if simple is not True:
-        raise _unparsed(path, f"SIMPLE = {simple}")
     if type(bitpix) is not int or bitpix not in (8, 16, 32, 64, -32, -64):
         raise CutoutError("dtype", path, f"BITPIX {bitpix}", "8, 16, 32, 64, -32 or -64; convert")
     whole = naxis == 2 and all(type(size) is int and size > 0 for size in sizes)
@@ -289,8 +287,4 @@ def _geometry(path, header):
 def _unparsed(path, error):
     found = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
     expected = "a header that astropy can read; get the file again"
-    return CutoutError("header", path, " ".join(str(found).split()), expected)
-
-
-def _padded(data, fill):
-    return data + fill * (-len(data) % _BLOCK)
+    return CutoutError("header", path, found, expected)

@@ -55,13 +55,13 @@ def means_with_errors(values, path, *, title, ylabel, reported=None, chance=None
 
 
 def completeness(tables, path, *, title, n_train):
-    """Draw completeness against the number of objects inspected, with 95 % bands over the runs.
+    """Draw completeness against the number of objects inspected, with 95 % intervals over the runs.
 
     Args:
         tables: {experiment: score table}; every run scores equally many objects.
         path: PNG to write.
         title: Names the data, real or stand-in.
-        n_train: Objects trained on in a run, for the overlap of runs in the bands.
+        n_train: Objects trained on in a run, for the overlap of runs in the intervals.
     """
     figure, axes = _figure(8.5, 5.4)
     for place, (name, table) in enumerate(tables.items()):
@@ -72,24 +72,26 @@ def completeness(tables, path, *, title, n_train):
         ]
         fraction = np.array([lenses / lenses[-1] for lenses in found])  # (runs, objects)
         inspected = np.arange(1, fraction.shape[1] + 1)
-        band = _bands(fraction, n_train, fraction.shape[1])
-        color = COLORS[place % len(COLORS)]
-        axes.plot(inspected, fraction.mean(axis=0), color=color, label=name, lw=1.6)
-        axes.fill_between(inspected, *band, color=color, alpha=0.12, lw=0)
+        color, mean = COLORS[place % len(COLORS)], fraction.mean(axis=0)
+        axes.plot(inspected, mean, color=color, label=name, lw=1.4)
+        shown = np.array([n for n in (3, 10, 30, 100, 300) if n <= len(inspected)]) - 1
+        bounds = _bands(fraction[:, shown], n_train, fraction.shape[1])
+        beside = inspected[shown] * 1.025 ** (place - len(tables) / 2)  # not on top of one another
+        axes.vlines(beside, *bounds, color=color, lw=1.6, alpha=0.8)
     axes.plot(inspected, inspected / inspected[-1], color="0.5", ls=":", label="random ranking")
     axes.axvline(100, color="0.7", lw=0.8)
     axes.set_xscale("log")
     axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
     axes.set_xlim(1, inspected[-1])
     axes.set_ylim(0, 1)
-    axes.set_xlabel("objects inspected, best first")
+    axes.set_xlabel("objects inspected, best first (bars: 95 % interval of the mean)")
     axes.set_ylabel("completeness (fraction of all test lenses)")
     axes.set_title(title)
     axes.legend(loc="upper left", frameon=False, fontsize=9)
     _save(figure, path)
 
 
-def learning_curves(frames, path, *, metrics, title, n_test):
+def learning_curves(frames, path, *, metrics, title, n_train, n_test):
     """Draw metrics against the number of labels bought, one panel a metric, one line a strategy.
 
     Args:
@@ -97,15 +99,18 @@ def learning_curves(frames, path, *, metrics, title, n_test):
         path: PNG to write.
         metrics: Metrics to draw.
         title: Names the data, real or stand-in.
-        n_test: Objects scored in a run, for the overlap of runs in the error bars.
+        n_train: Objects of a run's training part, for the overlap of runs in the error bars.
+        n_test: Objects scored in a run.
     """
     figure, panels = _figure(5.2 * len(metrics), 5.0, len(metrics))
     for axes, metric in zip(np.atleast_1d(panels), metrics):
         for place, (name, frame) in enumerate(frames.items()):
             color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
             spent, values = curve(frame, metric)
-            axes.plot(spent, values.mean(axis=0), color=color, marker=marker, ms=4, label=name)
-            low, high = _bands(values[:, -1:], int(spent[-1]), n_test)
+            style = "--" if place % 2 else "-"  # so that one line under another still shows
+            mean = values.mean(axis=0)
+            axes.plot(spent, mean, style, color=color, marker=marker, ms=4, label=name)
+            low, high = _bands(values[:, -1:], n_train, n_test)
             shift = spent[-1] * (1.03 + 0.012 * place)  # beside one another, not on top
             axes.plot([shift, shift], [low[0], high[0]], color=color, lw=2, alpha=0.7)
         axes.set_xlabel("labels spent (bars: 95 % interval at the end)")

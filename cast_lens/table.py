@@ -49,11 +49,13 @@ def evaluate(folder, wanted):
     return frame
 
 
-def summarize_experiment(frame, *, n_test, **row):
-    """Return rows of reproduced.csv, one a metric, at the largest training size.
+def summarize_experiment(frame, *, n_train, n_test, **row):
+    """Return rows of reproduced.csv, one a metric, at the largest number of training objects.
 
     Args:
         frame: Table of `evaluate`.
+        n_train: Objects of a run's training part, of which a network may have seen only some:
+            it is the parts whose overlap makes runs alike.
         n_test: Objects scored in a run.
         row: The columns paper, experiment, survey, data, scale, split, software.
 
@@ -64,7 +66,7 @@ def summarize_experiment(frame, *, n_test, **row):
     return [
         summarize(
             dict(zip(part["run"], part["value"])),
-            n_train=int(part["n_train"].iloc[0]),
+            n_train=n_train,
             n_test=n_test,
             metric=metric,
             **row,
@@ -78,7 +80,7 @@ def summarize(values, *, n_train, n_test, **row):
 
     Args:
         values: {run key: value}; NaN where a metric is undefined, which leaves that run out.
-        n_train: Objects trained on in a run; 0 where runs share no data.
+        n_train: Objects of a run's training part; 0 where runs share no data.
         n_test: Objects scored in a run; with more than one run the interval of the mean allows for
             the overlap of training parts (Nadeau & Bengio 2003).
         row: The other columns: paper, experiment, survey, data, scale, metric, split, software.

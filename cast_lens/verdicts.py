@@ -37,7 +37,8 @@ def judge(row, result, reported):
     """Return the verdict on one reported number and what it rests on.
 
     The interval of the difference decides: inside +-tolerance it `agrees`, outside it `differs`,
-    otherwise it is `undecidable at this n`. Runs the paper reports one by one are paired with ours.
+    otherwise it is `undecidable at this n`. Runs the paper reports one by one are paired with ours,
+    and the scatter of these differences is the noise of each: none where both are seeded alike.
     Without an interval (one run on a fixed sample) the difference itself decides.
 
     Args:
@@ -96,12 +97,20 @@ def _difference_interval(row, difference, low, high, values, reported):
         & (reported["run"] != "")
     ]
     pairs = [values[key] - float(x) for key, x in zip(same["run"], same["value"]) if key in values]
-    if not row["run"] and len(pairs) > 1:
-        spread = intervals.mean_interval(pairs)
-        # Only the noise of the runs counts; the paper's own mean need not be that of its runs.
+    if row["run"]:  # the scatter of all paired differences is the noise of one
+        half = 0.0
+        if len(pairs) > 1:
+            half = float(stats.t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1))
+        return difference - half, difference + half
+    # Only the noise of the runs counts, without the term for other data sets: the paper's number
+    # comes from the same data by the same protocol. Where it gives its runs, they are paired.
+    noise = pairs if len(pairs) > 1 else list(values.values())
+    if len(noise) > 1:
+        spread = intervals.mean_interval(noise)
         half = (spread.high - spread.low) / 2
     else:
         half = 0.0 if np.isnan(low) else (high - low) / 2
+    if len(pairs) < 2:
         half = float(np.hypot(half, _reported_half_width(row)))
     return difference - half, difference + half
 

@@ -465,7 +465,7 @@ def reproduce(config, objects, seed):
 
 def finish(folder, objects, kind):
     """Turn every finished experiment's scores into metrics, rows, figures and the printed table."""
-    n_test = len(split(objects, SPLITS[0])[1])
+    n_train, n_test = map(len, split(objects, SPLITS[0]))
     frames = {
         name: tables.evaluate(folder / name, METRICS)
         for name in EXPERIMENTS
@@ -478,12 +478,11 @@ def finish(folder, objects, kind):
         "scale": "paper",  # quick and paper scale are the same run
         "software": run.software(),
     }
+    tested = {"n_train": n_train, "n_test": n_test, "split": f"test, {n_test} objects"}
     rows = [
         row
         for name, frame in frames.items()
-        for row in tables.summarize_experiment(
-            frame, n_test=n_test, experiment=name, split=f"test, {n_test} objects", **about
-        )
+        for row in tables.summarize_experiment(frame, experiment=name, **tested, **about)
     ]
     for metric, value in describe(objects, n_test).items():
         rows.append(
@@ -492,7 +491,7 @@ def finish(folder, objects, kind):
                 **about,
             )
         )  # fmt: skip
-    draw(folder, frames, kind, len(objects) - n_test, n_test)
+    draw(folder, frames, kind, objects["label"].mean(), n_train, n_test)
     report.finish_run(folder, Path(__file__).parent, "active_learning", rows)
 
 
@@ -508,7 +507,7 @@ def describe(objects, n_test):
     }
 
 
-def draw(folder, frames, kind, n_train, n_test):
+def draw(folder, frames, kind, chance, n_train, n_test):
     """Draw Figure 1, completeness against objects inspected, and what a label buys."""
     data = "real data" if kind == "real" else "STAND-IN DATA"
     reported = tables.read(Path(__file__).parent / "reported.csv")
@@ -521,6 +520,7 @@ def draw(folder, frames, kind, n_train, n_test):
             title=f"Figure 1: lenses among the first 100 of {n_test}, ten splits, {data}",
             ylabel="lenses in the top 100",
             reported={name: part["value"] for name, part in reported.groupby("experiment")},
+            chance=100 * chance,
         )
         figures.completeness(
             {name: scores.read_scores(folder / name / "scores.csv") for name in trained},
@@ -535,6 +535,7 @@ def draw(folder, frames, kind, n_train, n_test):
             folder / "active_learning.png",
             metrics=["lenses_found", "lenses_in_top_100", "average_precision"],
             title=f"What a label buys, ten seeds, {data}",
+            n_train=n_train,
             n_test=n_test,
         )
 

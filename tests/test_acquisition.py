@@ -220,7 +220,7 @@ def test_badge_draws_uniformly_once_only_copies_are_left(features, outputs, dtyp
     for seed in range(10):
         gradients, embeddings = pool_of(3, outputs, features, seed=seed)
         factors = gradients.astype(dtypes[0])[kinds], embeddings.astype(dtypes[1])[kinds]
-        picks = [kinds[acquisition.badge(*factors, 4, seed=(seed, s))] for s in range(60)]
+        picks = [kinds[acquisition.badge(*factors, 4, seed=(seed, s))] for s in range(30)]
         assert all(set(first_three) == {0, 1, 2} for *first_three, _ in picks)
         fourth = np.bincount([last for *_, last in picks], minlength=3)
         statistic += scipy.stats.chisquare(fourth).statistic

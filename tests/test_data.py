@@ -117,6 +117,7 @@ BAD = {
 def places(tmp_path, monkeypatch):
     """Keep the tests away from the user's folders and proxies."""
     monkeypatch.setenv("CAST_LENS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "default"))
     monkeypatch.delenv("CAST_LENS_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -247,10 +248,19 @@ def test_downloads_at_the_same_time_do_not_disturb_each_other(server, file):
     assert cached_files() == [file.path]
 
 
-def test_a_download_prints_nothing_to_standard_output(server, file, capfd):
-    server.answers[:] = [good]
-    data.locate(file)
-    assert capfd.readouterr().out == ""
+@pytest.mark.parametrize("fault", [None, "404", "cut in the middle", "stalled in the middle"])
+def test_a_download_clears_its_progress_bar_and_prints_nothing_else(
+    server, file, fault, capfd, monkeypatch
+):
+    monkeypatch.setattr(data, "DOWNLOAD_TIMEOUT", 0.3 if fault else 10)
+    server.answers[:] = [BAD[fault] if fault else good]
+    with pytest.raises(data.DataUnavailableError) if fault else contextlib.nullcontext():
+        data.locate(file)
+    out, err = capfd.readouterr()
+    assert out == "" and "\n" not in err
+    shown = err.split("\r")
+    assert shown[-1] == "" and shown[-2].strip() == ""
+    assert all(text.startswith("classifications.csv") for text in shown if text.strip())
 
 
 def test_a_cache_below_a_file_is_one_line(server, file, tmp_path, monkeypatch):

@@ -110,7 +110,12 @@ def test_figures_are_pictures_with_the_data_named(tmp_path):
         ]
     )
     figures.learning_curves(
-        {"badge": frame}, tmp_path / "c.png", metrics=["m"], title="STAND-IN DATA", n_test=9
+        {"badge": frame},
+        tmp_path / "c.png",
+        metrics=["m"],
+        title="STAND-IN DATA",
+        n_train=9,
+        n_test=9,
     )
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     sizes, values = figures.curve(frame, "m")

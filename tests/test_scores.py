@@ -91,6 +91,18 @@ def test_every_float64_returns_bit_by_bit(tmp_path):
     assert bits(back["score"]) == bits(values)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1e-05", "1E+2", "+0.5", ".5", "5.", "00.5", "2.2250738585072011e-308", "1e4"),
+        *("123456789012345678901234567890", "0.1000000000000000055511151231257827", "-0"),
+    ],
+)
+def test_scores_of_other_programs_are_rounded_correctly(tmp_path, text):
+    back = read(tmp_path, HEADER + f"0,10,b,1,{text}\n")
+    assert bits(back["score"]) == bits([float(text)])
+
+
 def test_nasty_ids_return_as_they_were(tmp_path):
     back = there_and_back(tmp_path / "scores.csv", table(NASTY))
     assert list(back["object_id"]) == NASTY

@@ -97,12 +97,27 @@ def test_rows_that_were_not_run_stay_with_a_reason(tmp_path):
     ]
 
 
-def test_single_runs_are_compared_with_the_run_of_the_same_key(tmp_path):
-    told = [reported(row_id=k, run=str(k), value=v) for k, v in enumerate(["36", "34"])]
-    told = [row | {"tolerance": "0"} for row in told]
-    out = verdict(tmp_path, [reproduced([36, 35])], *told)
-    assert out["verdict"].tolist() == ["agrees", "differs"]
-    assert out["difference"].tolist() == [0, 1]
+def runs_told(values, tolerance="0"):
+    return [
+        reported(row_id=str(k), run=str(k), value=str(v), tolerance=tolerance)
+        for k, v in enumerate(values)
+    ]
+
+
+def test_seeded_runs_agree_run_by_run_and_one_that_does_not_shows(tmp_path):
+    out = verdict(tmp_path, [reproduced([36, 34, 38])], *runs_told([36, 34, 38]))
+    assert out["verdict"].tolist() == ["agrees"] * 3
+    out = verdict(tmp_path, [reproduced([36, 35])], *runs_told([36, 34])[1:])
+    assert out["verdict"].tolist() == ["differs"]
+    assert out["difference"].tolist() == [1]
+
+
+def test_unseeded_single_runs_are_judged_against_their_own_scatter(tmp_path):
+    ours, theirs = [36, 41, 38, 44], [41, 36, 43, 39]
+    out = verdict(tmp_path, [reproduced(ours)], *runs_told(theirs, "4.9"))
+    assert set(out["verdict"]) == {"undecidable at this n"}
+    out = verdict(tmp_path, [reproduced([90, 92, 91, 91])], *runs_told([40, 42, 41, 40], "4.9"))
+    assert set(out["verdict"]) == {"differs"}
 
 
 def test_a_mean_whose_runs_agree_one_by_one_agrees_though_the_runs_scatter(tmp_path):
