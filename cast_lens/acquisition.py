@@ -87,7 +87,8 @@ def core_set(embeddings, labelled, n):
     Args:
         embeddings: Pool features, shape (pool, features).
         labelled: Features of objects that have labels already, shape (labelled, features);
-            they are the first centers. With none, the first choice is the largest norm.
+            they are the first centers. With none, the first choice is the object farthest from
+            the pool's mean.
         n: Objects to choose.
 
     Returns:
@@ -99,18 +100,24 @@ def core_set(embeddings, labelled, n):
     Reference:
         Sener & Savarese (2018), Algorithm 1.
     """
-    embeddings = _finite(embeddings)
+    embeddings, labelled = _finite(embeddings), _finite(labelled)
     _check(len(embeddings), n)
+    if len(embeddings):  # distances do not change, their rounding does where all lie far from 0
+        center = embeddings.mean(axis=0)
+        embeddings, labelled = embeddings - center, labelled - center if len(labelled) else labelled
     squares = np.einsum("nf,nf->n", embeddings, embeddings)
     nearest = np.full(len(embeddings), np.inf, dtype=embeddings.dtype)
-    for center in np.asarray(labelled, dtype=embeddings.dtype):
-        nearest = np.minimum(nearest, squares + center @ center - 2.0 * (embeddings @ center))
+    eps = np.finfo(embeddings.dtype).eps
+    for center in labelled.astype(embeddings.dtype):
+        distance = _squared_distance(squares, center @ center, embeddings @ center, eps)
+        nearest = np.minimum(nearest, distance)
     chosen: list[int] = []
     for _ in range(n):
         candidate = int(np.argmax(squares if np.isinf(nearest).all() else nearest))
         chosen.append(candidate)
         center = embeddings[candidate]
-        nearest = np.minimum(nearest, squares + center @ center - 2.0 * (embeddings @ center))
+        distance = _squared_distance(squares, squares[candidate], embeddings @ center, eps)
+        nearest = np.minimum(nearest, distance)
         nearest[chosen] = -1.0  # below any distance, so never chosen again
     return np.array(chosen, dtype=np.int64)
 
@@ -146,7 +153,8 @@ def badge(gradients, embeddings, n, *, seed):
         Ash et al. (2020), Algorithm 1; the factorised distance is Zhang et al. (2023), App. D.
     """
     embeddings = _finite(embeddings)
-    gradients = _finite(gradients).reshape(len(gradients), -1)
+    gradients = _finite(gradients)
+    gradients = gradients[:, None] if gradients.ndim == 1 else gradients
     if len(gradients) != len(embeddings):
         raise ValueError(f"{len(gradients)} gradients for {len(embeddings)} embeddings")
     _check(len(embeddings), n)
@@ -157,26 +165,30 @@ def badge(gradients, embeddings, n, *, seed):
     ).astype(np.float64)  # fmt: skip
     chosen: list[int] = []
     nearest = norms.copy()
+    eps = max(np.finfo(gradients.dtype).eps, np.finfo(embeddings.dtype).eps)
     for _ in range(n):
         candidate = _draw(nearest, rng, chosen) if chosen else int(np.argmax(norms))
         chosen.append(candidate)
         product = (gradients @ gradients[candidate]) * (embeddings @ embeddings[candidate])
-        distance = norms + norms[candidate] - 2.0 * product
-        # A copy of a center differs from it by rounding alone; it must not be drawn for that.
-        rounding = 8 * np.finfo(embeddings.dtype).eps * (norms + norms[candidate])
-        distance[distance <= rounding] = 0.0
+        distance = _squared_distance(norms, norms[candidate], product, eps)
         nearest = np.minimum(nearest, distance) if len(chosen) > 1 else distance
         nearest[chosen] = 0.0
     return np.array(chosen, dtype=np.int64)
+
+
+def _squared_distance(squares, square, product, eps):
+    """Return |x|^2 + |y|^2 - 2 x.y, or 0 where rounding alone parts a copy from its center."""
+    distance = squares + square - 2.0 * product
+    distance[distance <= 8 * eps * (squares + square)] = 0.0
+    return distance
 
 
 def _draw(weights, rng, chosen):
     """Draw an index with probability proportional to `weights`; uniform over the rest if all 0."""
     cumulative = np.cumsum(weights)
     if cumulative[-1] > 0:
-        # side="right" lands on a positive weight; rounding may still reach one past the end.
-        index = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
-        return int(index if index < len(weights) else np.flatnonzero(weights)[-1])
+        # side="right" lands on a positive weight.
+        return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
     return int(rng.choice(np.setdiff1d(np.arange(len(weights)), chosen)))
 
 
@@ -189,8 +201,13 @@ def _largest(values, n):
 
 def _probabilities(values):
     values = np.asarray(values, dtype=np.float64)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("probabilities lie outside [0, 1]; apply a sigmoid to logits first")
+    bad = ~((values >= 0) & (values <= 1))  # NaN too
+    if bad.any():
+        first = int(bad.argmax())
+        raise ValueError(
+            f"object {first} of the pool has probability {values[first]}, expected one in [0, 1]; "
+            "apply a sigmoid to logits first"
+        )
     return values
 
 

@@ -50,7 +50,7 @@ def means_with_errors(values, path, *, title, ylabel, reported=None, chance=None
     axes.set_ylabel(ylabel)
     axes.set_title(title)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    axes.legend(loc="center right", frameon=False, fontsize=9)
     _save(figure, path)
 
 

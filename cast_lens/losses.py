@@ -55,7 +55,8 @@ def focal_gradient(labels, probabilities, *, alpha, gamma):
     weight = np.where(labels == 1, alpha, 1.0 - alpha)
     # p ln p -> 0 as p -> 0
     p_log_p = p_true * np.log(np.where(p_true > 0, p_true, 1.0))
-    return weight * (2 * labels - 1) * (1 - p_true) ** gamma * (gamma * p_log_p + p_true - 1)
+    sign = np.where(labels == 1, 1.0, -1.0)  # 2 y - 1 would wrap in unsigned integers
+    return weight * sign * (1 - p_true) ** gamma * (gamma * p_log_p + p_true - 1)
 
 
 def ranknet(labels, logits, *, reduction):

@@ -180,6 +180,7 @@ def page(compared, judged, figures, title):
             readable_claims(judged[judged["paper"] == paper]),
         )
         for paper, name in PAPERS.items()
+        if (compared["paper"] == paper).any()
     ]
     return environment.get_template("report.html").render(
         title=title, counts=counts(compared), sections=sections, images=images, zip=zip

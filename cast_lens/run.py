@@ -257,6 +257,7 @@ def command(main, errors=tuple):
     signal.signal(signal.SIGTERM, _stop)
     try:
         main()
+        sys.stdout.flush()  # a reader that went away shows here, not when Python ends
     except Stopped:
         message = "stopped; what was finished is kept, run the same command again to go on"
         sys.exit(_say(message, EXIT_RUN_AGAIN))
@@ -278,13 +279,16 @@ def native_log():
     terminal, native = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     shown, sys.stderr = sys.stderr, os.fdopen(terminal, "w", buffering=1, closefd=False)
     os.dup2(native, 2)
+    keep = False
     try:
         yield
-        log.unlink(missing_ok=True)
     except Exception as error:
+        keep = True
         error.add_note(f"native log: {log}") if hasattr(error, "add_note") else None
         raise
     finally:
+        if not keep:  # also after --help and a signal
+            log.unlink(missing_ok=True)
         sys.stderr.flush()
         os.dup2(terminal, 2)
         sys.stderr = shown

@@ -8,6 +8,10 @@ Initial weights and the order of objects come from a network's own key, never fr
 import keras
 import numpy as np
 
+# Last word of a seed, so that no two uses of a key share a stream. Never 0: NumPy's SeedSequence
+# does not tell (a,) from (a, 0).
+WEIGHTS, ORDER = 1, 2
+
 
 def stack(values, rows):
     """Return one column of objects per network.
@@ -41,7 +45,7 @@ def initial_weights(n_features, n_hidden, keys):
     """
     shapes = [(n_features, n_hidden), (n_hidden,), (n_hidden,), ()]
     fans = [n_features, n_features, n_hidden, n_hidden]
-    generators = [np.random.default_rng([*key, 0]) for key in keys]
+    generators = [np.random.default_rng([*key, WEIGHTS]) for key in keys]
     draws = [
         [generator.uniform(-1, 1, shape) / np.sqrt(fan) for shape, fan in zip(shapes, fans)]
         for generator in generators
@@ -60,21 +64,22 @@ def pass_order(n_objects, keys, number):
     Returns:
         Row numbers, shape (objects, networks); every column is a permutation.
     """
-    generators = [np.random.default_rng([*key, 1, number]) for key in keys]
+    generators = [np.random.default_rng([*key, number, ORDER]) for key in keys]
     return np.stack([generator.permutation(n_objects) for generator in generators], axis=1)
 
 
 class Batches(keras.utils.PyDataset):
     """Minibatches of a stack; every object once a pass, the last batch of a pass may be short.
 
-    Give it to `fit` with shuffle=False: the order is its own.
+    Give it to `fit` with epochs=1 and shuffle=False: batch i is a function of i and the keys, and
+    nothing rests on when Keras calls `on_epoch_end` (3.15 does so before the first epoch too).
 
     Args:
         table: Features, shape (objects, networks, features).
         labels: Truth, shape (objects, networks).
         keys: Per network a tuple of non-negative integers.
         batch: Objects a network sees in one step.
-        passes: Passes over the objects in one epoch of Keras; several save its cost per epoch.
+        passes: Numbers of the passes over the objects, e.g. range(0, 10) and then range(10, 20).
     """
 
     def __init__(self, table, labels, keys, *, batch, passes):
@@ -82,24 +87,19 @@ class Batches(keras.utils.PyDataset):
         self.table, self.labels = (np.asarray(a, dtype=np.float32) for a in (table, labels))
         self.keys, self.batch, self.passes = keys, batch, passes
         self.steps = -(-len(labels) // batch)
-        self._done, self._number, self._order = 0, -1, np.empty((0, 0), dtype=int)
+        self._number, self._order = -1, np.empty((0, 0), dtype=int)
 
     def __len__(self):
-        """Return the number of batches in an epoch of Keras."""
-        return self.steps * self.passes
+        """Return the number of batches in all passes."""
+        return self.steps * len(self.passes)
 
     def __getitem__(self, index):
-        """Return batch `index` of this epoch: features (b, networks, f), labels (b, networks)."""
-        passes, step = divmod(index, self.steps)
-        if self._number != self._done + passes:
-            self._number = self._done + passes
-            self._order = pass_order(len(self.labels), self.keys, self._number)
+        """Return batch `index`: features (b, networks, features) and labels (b, networks)."""
+        number, step = self.passes[index // self.steps], index % self.steps
+        if self._number != number:
+            self._number, self._order = number, pass_order(len(self.labels), self.keys, number)
         rows = self._order[step * self.batch : (step + 1) * self.batch]
         return (
             np.take_along_axis(self.table, rows[:, :, None], axis=0),
             np.take_along_axis(self.labels, rows, axis=0),
         )
-
-    def on_epoch_end(self):
-        """Go on with the next passes; Keras calls this between epochs."""
-        self._done += self.passes

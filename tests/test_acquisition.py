@@ -14,14 +14,15 @@ UNLIKELY = 1e-3  # smallest p-value that still passes; seeds are fixed, so the o
 
 
 def k_center_by_loop(embeddings, labelled, n):
-    """Pick greedily with explicit distances; without a center the largest norm is first."""
+    """Pick greedily with explicit distances; without a center, from the mean of the pool."""
     centers, chosen = list(np.float64(labelled)), []
+    mean = np.float64(embeddings).mean(axis=0)
     for _ in range(n):
         best, farthest = None, -np.inf
         for index, point in enumerate(np.float64(embeddings)):
             if index not in chosen:
                 others = [np.linalg.norm(point - center) for center in centers]
-                distance = min(others) if others else np.linalg.norm(point)
+                distance = min(others) if others else np.linalg.norm(point - mean)
                 if distance > farthest:
                     best, farthest = index, distance
         chosen.append(best)

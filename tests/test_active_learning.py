@@ -155,7 +155,7 @@ def test_one_class_batches_are_those_a_loop_counts(two_splits):
     for network, key in enumerate(keys):
         alone = []
         for number in range(4):
-            order = np.random.default_rng([*key, 1, number]).permutation(300)
+            order = np.random.default_rng([*key, number, 2]).permutation(300)
             batches = [labels[order[k : k + 128], network] for k in (0, 128, 256)]
             alone.append([len(set(batch)) == 1 for batch in batches])
         expected["one_class_batch_fraction"].append(np.mean(alone))

@@ -45,6 +45,8 @@ with run.native_log():
     print("python line", file=sys.stderr)
     if sys.argv[1] == "fail":
         raise ValueError("why")
+    if sys.argv[1] == "exit":
+        sys.exit(0)
 os.write(2, b"native again\\n")
 print("python again", file=sys.stderr)
 """
@@ -448,6 +450,8 @@ def test_claim_writes_once_and_ends_with_the_remedy(tmp_path):
     written = (tmp_path / "config.json").read_bytes()
     assert json.loads(written) == {"a": [0.1, None], "b": 1} and written.endswith(b"}\n")
     run.claim(tmp_path / "config.json", {"a": (0.1, None), "b": 1}, "Do this.")
+    run.claim(tmp_path / "other.json", {"a": [0.1, None], "b": 1}, "Do this.")
+    assert (tmp_path / "other.json").read_bytes() == written
     with pytest.raises(run.RunError, match=r"\(b: 1 then, 2 now\)\. Do this\.$"):
         run.claim(tmp_path / "config.json", {"a": [0.1, None], "b": 2}, "Do this.")
     assert (tmp_path / "config.json").read_bytes() == written
@@ -679,15 +683,20 @@ def test_a_command_that_succeeds_returns(capsys, signals):
     assert capsys.readouterr() == ("done\n", "")
 
 
-def test_a_reader_that_goes_away_ends_the_command_quietly(tmp_path):
-    script = "from cast_lens import run\nrun.command(lambda: print('x' * 1_000_000, flush=True))"
-    process = python(script)
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_goes_away_ends_the_command_quietly(lines):
+    process = python(
+        "import sys; from cast_lens import run; sys.stdin.read();"
+        f"run.command(lambda: [print(k) for k in range({lines})])",
+        environment={"PYTHONUNBUFFERED": ""},
+    )
     process.stdout.close()
+    process.stdin.close()
     assert process.stderr.read() == ""
     assert process.wait(60) == 1
 
 
-@pytest.mark.parametrize("end", ["well", "fail"])
+@pytest.mark.parametrize("end", ["well", "exit", "fail"])
 def test_native_lines_go_to_a_log_that_only_an_error_keeps(tmp_path, end):
     process = python(NATIVE, end, environment={"TMPDIR": str(tmp_path)})
     _, err = process.communicate(timeout=60)
@@ -695,6 +704,8 @@ def test_native_lines_go_to_a_log_that_only_an_error_keeps(tmp_path, end):
     if end == "well":
         assert process.returncode == 0 and logs == []
         assert err == "python line\nnative again\npython again\n"
+    elif end == "exit":
+        assert (process.returncode, err, logs) == (0, "python line\n", [])
     else:
         assert process.returncode == 1 and [log.read_text() for log in logs] == ["native line\n"]
         assert err.startswith("python line\nTraceback") and "native line" not in err

@@ -82,7 +82,7 @@ def numbered(n, networks=3):
 @pytest.mark.parametrize("passes", [1, 3])
 def test_batches_hold_every_object_of_every_network_exactly_once_a_pass(n, passes):
     table, labels = numbered(n)
-    batches = side_by_side.Batches(table, labels, KEYS, batch=128, passes=passes)
+    batches = side_by_side.Batches(table, labels, KEYS, batch=128, passes=range(passes))
     steps = {1: 1, 127: 1, 128: 1, 129: 2, 300: 3}[n]
     assert len(batches) == batches.num_batches == steps * passes
     for number in range(passes):
@@ -99,15 +99,14 @@ def test_batches_hold_every_object_of_every_network_exactly_once_a_pass(n, passe
         np.testing.assert_array_equal(seen, np.take_along_axis(labels, order, axis=0))
 
 
-def test_epochs_go_on_with_new_passes():
+def test_passes_go_on_where_the_last_ones_ended():
     table, labels = numbered(20)
-    batches = side_by_side.Batches(table, labels, KEYS, batch=8, passes=2)
     seen = []
-    for _ in range(3):
-        batches.on_epoch_begin()  # Keras calls both
+    for passes in (range(0, 2), range(2, 4), range(4, 5)):
+        batches = side_by_side.Batches(table, labels, KEYS, batch=8, passes=passes)
         served = [batches[index][1] for index in range(len(batches))]
-        seen += [np.concatenate(served[:3]), np.concatenate(served[3:])]
-        batches.on_epoch_end()
+        seen += [np.concatenate(served[k : k + 3]) for k in range(0, len(served), 3)]
+    assert len(seen) == 5
     for number, values in enumerate(seen):
         order = side_by_side.pass_order(20, KEYS, number)
         np.testing.assert_array_equal(values, np.take_along_axis(labels, order, axis=0))
@@ -115,7 +114,7 @@ def test_epochs_go_on_with_new_passes():
 
 def test_a_batch_does_not_depend_on_which_were_asked_for_before():
     table, labels = numbered(20)
-    batches = side_by_side.Batches(table, labels, KEYS, batch=8, passes=4)
+    batches = side_by_side.Batches(table, labels, KEYS, batch=8, passes=range(4))
     forward = [batches[index][1] for index in range(len(batches))]
     for index in np.random.default_rng(0).permutation(len(batches)):
         np.testing.assert_array_equal(batches[index][1], forward[index])

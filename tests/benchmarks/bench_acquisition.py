@@ -1,7 +1,8 @@
 """Time BADGE on pools of up to a million objects (bar 7 of performance.md).
 
 Run by hand: python -m tests.benchmarks.bench_acquisition. Each pool has a process of its own, so
-that its peak memory is its own; what is compared runs in turn.
+that its peak memory is its own; what is compared runs in turn. Matrix products have one thread:
+several, waiting for a busy core, would swamp the ratios.
 """
 
 import json
@@ -12,12 +13,13 @@ import sys
 import time
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cast_lens import acquisition
 
 POOLS, FEATURES, CHOSEN, REPEATS = (125_000, 250_000, 500_000, 1_000_000), 40, 100, 3
 SMALL, OUTPUTS = 20_000, 10  # the pool whose outer products are written out
-TURNS = 11  # times that two ways run in turn
+TURNS = 25  # times that two ways run in turn
 FOCAL = {"alpha": 0.75, "gamma": 2.0}
 
 
@@ -166,7 +168,8 @@ def factor_rows():
 
 def rows():
     """Measure everything; return rows with name, value (the median), low, high and unit."""
-    return pool_rows() + focal_rows() + factor_rows()
+    with threadpool_limits(1):
+        return pool_rows() + focal_rows() + factor_rows()
 
 
 def main():
@@ -179,6 +182,7 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--pool"]:
-        print(json.dumps(measure_pool(int(sys.argv[2]))))
+        with threadpool_limits(1):
+            print(json.dumps(measure_pool(int(sys.argv[2]))))
     else:
         main()
