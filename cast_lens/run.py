@@ -259,6 +259,8 @@ def command(main, errors=tuple):
         main()
         sys.stdout.flush()  # a reader that went away shows here, not when Python ends
     except Stopped:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         message = "stopped; what was finished is kept, run the same command again to go on"
         sys.exit(_say(message, EXIT_RUN_AGAIN))
     except BrokenPipeError:
@@ -273,22 +275,23 @@ def native_log():
     """Send what C++ libraries write to stderr to a file, so that a person sees the progress.
 
     TensorFlow 2.21 logs a dozen lines that TF_CPP_MIN_LOG_LEVEL does not stop. Python's own
-    stderr still reaches the terminal; after an exception the file is named.
+    stderr still reaches the terminal; the traceback of an unexpected exception names the file.
     """
-    log = Path(tempfile.gettempdir()) / f"cast_lens-{os.getpid()}.log"
-    terminal, native = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    native, log = tempfile.mkstemp(prefix="cast_lens-", suffix=".log")
+    terminal = os.dup(2)
     shown, sys.stderr = sys.stderr, os.fdopen(terminal, "w", buffering=1, closefd=False)
     os.dup2(native, 2)
     keep = False
     try:
         yield
     except Exception as error:
-        keep = True
-        error.add_note(f"native log: {log}") if hasattr(error, "add_note") else None
+        keep = not type(error).__module__.startswith("cast_lens") and hasattr(error, "add_note")
+        if keep:
+            error.add_note(f"native log: {log}")
         raise
     finally:
         if not keep:  # also after --help and a signal
-            log.unlink(missing_ok=True)
+            Path(log).unlink(missing_ok=True)
         sys.stderr.flush()
         os.dup2(terminal, 2)
         sys.stderr = shown

@@ -56,6 +56,7 @@ def row(name, values, unit):
         "low": float(min(values)),
         "high": float(max(values)),
         "unit": unit,
+        "values": list(values),
     }
 
 

@@ -34,5 +34,6 @@ def rows(repeats=7):
             "low": float(ratios.min()),
             "high": float(ratios.max()),
             "unit": "ratio of seconds",
+            "values": ratios.tolist(),
         }
     ]
