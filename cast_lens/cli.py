@@ -31,7 +31,7 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"cast-lens {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    one = _command(commands, "metrics", _metrics, "metrics of a score file, with 95 % intervals",
+    one = _command(commands, "metrics", _metrics, "metrics of a score file, with intervals",
                    "cast-lens metrics scores.csv --top 100")  # fmt: skip
     one.add_argument("scores", type=Path, help="CSV: run, n_train, object_id, label, score")
     one.add_argument("--top", type=int, default=100, help="objects a person inspects (100)")

@@ -68,7 +68,7 @@ METRICS = {
     "average_precision": metrics.average_precision,
 }
 START, CHOICE, BAG, INNER = 3, 4, 5, 6  # last words of seeds, beside those of side_by_side
-HISTORY_PASSES = 10  # passes over the training data per line of history.csv
+HISTORY_PASSES = 20  # passes over the training data per line of history.csv
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from cast_lens.mock import features
 from reproductions import active_learning as paper
 
 
-def rows(repeats=7):
+def rows(repeats=15):
     """Return the ratio of training times, focal over cross-entropy, as rows of numbers."""
     objects = features.make_table(0).rename(columns={"id_str": "object_id"})
     table, labels = paper.arrays(objects)
