@@ -20,7 +20,9 @@ AUTHORS_TEN = [36, 34, 38, 40, 44, 39, 42, 37, 40, 42]
 
 TINY = paper.Config(hidden=4, epochs=10, batch=256)
 TINY_ACTIVE = paper.Active(TINY, "badge", rounds=2, per_round=7)
-TINY_BEYOND = paper.Beyond((TINY, dataclasses.replace(TINY, hidden=3)), folds=2, bag=2, inner_bag=1)
+TINY_BEYOND = paper.Beyond(
+    (TINY, dataclasses.replace(TINY, hidden=3)), folds=2, bag=2, inner_bag=1, trees=5
+)
 
 
 @pytest.fixture(scope="module")
