@@ -28,7 +28,7 @@ def judge_claims(claims, reproduced, reported):
         judged = [
             dict(claim) | {"data": data, "scale": scale} | judgement
             for data, scale in kinds
-            if (judgement := _judge(claim, own[own["data"] == data], reported)) is not None
+            if (judgement := _judge(claim, _of(own, data, scale), reported)) is not None
         ]
         if not judged:
             missing = "this paper's reproduction is not in this version"
@@ -39,7 +39,13 @@ def judge_claims(claims, reproduced, reported):
     return pd.DataFrame(rows, dtype=object).fillna("")
 
 
+def _of(rows, data, scale):
+    return rows[(rows["data"] == data) & (rows["scale"] == scale)]
+
+
 def _judge(claim, results, reported):
+    if f"{claim['left']} {claim['right']}".count("reported:") and results["data"].iloc[0] != "real":
+        return None  # the paper's own numbers are of the real data
     left, right = (
         _cell(claim[side], claim["paper"], results, reported) for side in ("left", "right")
     )

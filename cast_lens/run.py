@@ -42,7 +42,7 @@ def parser(paper, experiments):
     add("--data-only", action="store_true", help="find or download the data, then stop")
     add("--scale", choices=("quick", "paper"), default="quick", help="size of the run")
     add("--experiment", metavar="NAME", help="only these: " + ", ".join(experiments))
-    add("--seed", type=int, default=0, help="seed of all random numbers but the papers' own")
+    add("--seed", type=_seed, default=0, help="seed of all random numbers but the papers' own")
     add("--output", metavar="FOLDER", default="runs", help="where run folders go")
     add("--restart", action="store_true", help="discard what an earlier run left in the folder")
     return options
@@ -297,6 +297,13 @@ def native_log():
         sys.stderr = shown
         os.close(native)
         os.close(terminal)
+
+
+def _seed(text):
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; expected 0 or more")
+    return seed
 
 
 def _stop(number, frame):

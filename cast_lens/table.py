@@ -110,8 +110,19 @@ def write_reproduced(rows, path):
 
 
 def merge(paths, target):
-    """Put the rows of several reproduced.csv files into `target`; for one key the last one wins."""
+    """Put the rows of several reproduced.csv files into `target`; for one key the last one wins.
+
+    A stand-in row is left out where the same cell has been run on real data.
+
+    Args:
+        paths: Files of `write_reproduced`.
+        target: File to write; its rows are kept unless replaced.
+    """
     existing = [read(path) for path in [target, *paths] if Path(path).exists()]
-    if existing:
-        frame = pd.concat(existing).drop_duplicates(KEY, keep="last").sort_values(KEY)
-        write_whole(target, frame.to_csv(index=False, lineterminator="\n"))
+    if not existing:
+        return
+    frame = pd.concat(existing).drop_duplicates(KEY, keep="last").sort_values(KEY)
+    cell = frame[["paper", "experiment", "metric"]].agg("/".join, axis=1)
+    real = cell.isin(cell[frame["data"] == "real"])
+    frame = frame[(frame["data"] == "real") | ~real]
+    write_whole(target, frame.to_csv(index=False, lineterminator="\n"))

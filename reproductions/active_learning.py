@@ -249,9 +249,7 @@ def train(config, table, labels, keys):
         fitted = model.fit(batches, epochs=1, shuffle=False, verbose=0)
         history.append({"passes": passes.stop, "loss": fitted.history["loss"][0] / len(keys)})
         if not np.isfinite(history[-1]["loss"]):
-            raise run.RunError(
-                "the training loss is not finite; nothing of this experiment is kept"
-            )
+            raise run.RunError("the training loss is not finite; the experiment is not kept")
     return model, pd.DataFrame(history)
 
 
@@ -300,9 +298,8 @@ def run_baseline(config, objects, seed):
     columns = []
     for k, state in enumerate(tqdm(SPLITS, desc="splits", leave=False)):
         network = MLPClassifier((config.hidden,), max_iter=config.max_iter, random_state=state)
-        with threadpool_limits(
-            1
-        ):  # the same sums on any number of cores; faster for so small a net
+        # One thread: the same sums on any number of cores, and faster for so small a network.
+        with threadpool_limits(1):
             network.fit(table[fit[k]], labels[fit[k]])
         columns.append(network.predict_proba(table[test[k]])[:, 1])
     return {"scores": score_splits(objects, test, columns, fit.shape[1])}

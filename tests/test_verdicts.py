@@ -143,8 +143,18 @@ def test_merge_replaces_a_cell_and_keeps_the_others(tmp_path):
     assert values == {"m": "0.2", "roc_auc": "0.3"}
 
 
-def judge(tmp_path, relation, left, right="0.5", told=None):
-    rows = [reproduced(left, experiment="a", n_train=70, n_test=30)]
+def test_merge_leaves_stand_in_rows_out_where_there_are_real_ones(tmp_path):
+    target, mine = tmp_path / "reproduced.csv", tmp_path / "mine.csv"
+    table.write_reproduced([reproduced([0.1])], target)
+    rows = [reproduced([0.2], data="stand-in"), reproduced([0.3], data="stand-in", metric="m")]
+    table.write_reproduced(rows, mine)
+    table.merge([mine], target)
+    found = table.read(target)[["metric", "data", "value"]].to_numpy().tolist()
+    assert found == [["m", "stand-in", "0.3"], ["roc_auc", "real", "0.1"]]
+
+
+def judge(tmp_path, relation, left, right="0.5", told=None, data="real"):
+    rows = [reproduced(left, experiment="a", n_train=70, n_test=30, data=data)]
     if not isinstance(right, str):
         rows.append(reproduced(right, experiment="b", n_train=70, n_test=30))
         right = "b/roc_auc"
@@ -200,6 +210,9 @@ def test_cells_with_common_runs_are_paired_with_nadeau_and_bengio_s_variance(tmp
 def test_a_claim_may_be_held_against_the_numbers_a_paper_reports(tmp_path):
     told = [reported(row_id=str(k), run=str(k), value=str(v)) for k, v in enumerate(LOW)]
     assert judge(tmp_path, ">", HIGH, "reported:x/roc_auc", told)["verdict"] == "supported"
+    mock = judge(tmp_path, ">", HIGH, "reported:x/roc_auc", told, data="stand-in")
+    assert mock["verdict"].startswith("not run")
+    assert judge(tmp_path, ">", HIGH, data="stand-in")["verdict"] == "supported"
 
 
 def test_a_claim_without_results_stays_with_a_reason(tmp_path):
