@@ -12,7 +12,7 @@ import pandas as pd
 
 from cast_lens import table, verdicts
 from cast_lens.claims import judge_claims
-from cast_lens.run import write_whole
+from cast_lens.run import RunError, write_whole
 
 PAPERS = {
     "sglc2": "Bom et al. (2022)",
@@ -139,8 +139,15 @@ def readme_block(compared, judged):
 
 
 def write_readme(path, block):
-    """Put the generated block between its two markers in the README."""
+    """Put the generated block between its two markers in the README.
+
+    Raises:
+        RunError: If a marker is not there exactly once.
+    """
     text = Path(path).read_text(encoding="utf-8")
+    for marker in (BEGIN, END):
+        if text.count(marker) != 1:
+            raise RunError(f"{path} holds {marker!r} {text.count(marker)} times, expected once")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     write_whole(path, before + block + after)
@@ -217,7 +224,7 @@ def finish_run(folder, reproductions, paper, rows):
 def terminal(compared, judged):
     """Return the tables as they are printed at the end of a run; single runs are left out."""
     numbers = readable(compared[compared["run"] == ""]).drop(columns="source")
-    claims = readable_claims(judged).drop(columns=["comparison", "source", "data"])
+    claims = readable_claims(judged).drop(columns=["comparison", "source"])
     claims["claim"] = claims["claim"].map(lambda text: textwrap.shorten(text, 60, placeholder="…"))
     return "\n\n".join(tabulate(frame) for frame in (numbers, claims) if len(frame))
 

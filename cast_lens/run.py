@@ -190,6 +190,8 @@ def experiment(path, config, work, *, seed):
         if name == "scores":
             scores.write_scores(table, path / "scores.csv")
         else:
+            if "object_id" in table:
+                table = table.assign(object_id=table["object_id"].map(scores.escape_cell))
             write_whole(path / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     mark_done(path)
     return True

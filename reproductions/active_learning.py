@@ -119,7 +119,7 @@ class Beyond:
 
     candidates: tuple[Config, ...]  # ASSUMED: ours; no paper has them
     folds: int = 5  # ASSUMED: ours
-    bag: int = 20  # ASSUMED: ours; networks whose ranks are averaged
+    bag: int = 20  # ASSUMED: ours; networks whose logits are averaged
     inner_bag: int = 3  # ASSUMED: ours; networks per fold while choosing
     trees: int = 100  # ASSUMED: ours; extremely randomized trees, stacked on the best bag
 

@@ -207,6 +207,18 @@ def test_stand_in_is_named_in_every_row_and_never_judged(tmp_path, monkeypatch, 
     assert set(pd.read_csv(folder / "reproduced.csv")["data"]) == {"stand-in"}
 
 
+def test_ids_a_spreadsheet_would_run_are_quoted_in_every_file(
+    tmp_path, monkeypatch, offline, objects
+):
+    tiny(monkeypatch, active=TINY_ACTIVE)
+    evil = objects.assign(object_id="=1+" + objects["object_id"])
+    monkeypatch.setattr(paper, "load_data", lambda *_, **__: (evil, "stand-in", "0"))
+    paper.main(["--output", str(tmp_path)])
+    for name in ("scores.csv", "labelled.csv"):
+        path = tmp_path / "active_learning-stand-in-seed0/active" / name
+        assert pd.read_csv(path)["object_id"].str.startswith("'=1+standin_").all()
+
+
 def test_real_only_stops_where_the_data_are_not_to_be_had(tmp_path, offline):
     with pytest.raises(data.DataUnavailableError, match="DATA="):
         paper.main(["--real", "--output", str(tmp_path)])

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from cast_lens import claims, figures, report, table, verdicts
+from cast_lens import claims, figures, report, run, table, verdicts
 from tests.test_verdicts import reported, reproduced
 
 EVIL = "<script>alert(1)</script>|=cmd"
@@ -86,6 +86,21 @@ def test_readme_keeps_what_is_around_the_block(judged, tmp_path):
     text = path.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n")
     assert "old" not in text and text.count(report.BEGIN) == 1
+
+
+@pytest.mark.parametrize("text", ["no markers", f"{report.BEGIN}\n", f"{report.END * 2}"])
+def test_readme_without_its_two_markers_is_left_alone(judged, tmp_path, text):
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(run.RunError, match="expected once"):
+        report.write_readme(path, report.readme_block(*judged))
+    assert path.read_text() == text
+
+
+def test_terminal_names_the_data_of_numbers_and_claims(judged):
+    numbers, claimed = report.terminal(*judged).split("\n\n")
+    assert "stand-in, paper scale" in numbers
+    assert "real, paper scale" in claimed
 
 
 def test_terminal_columns_line_up():
