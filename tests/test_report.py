@@ -149,8 +149,8 @@ def run_cli(root, *arguments, **kwargs):
 def test_cli_metrics_prints_every_run_with_intervals(root, tmp_path):
     path = tmp_path / "scores.csv"
     lines = ["run,n_train,object_id,label,score"]
-    for run in ("a", "b"):
-        lines += [f"{run},10,{k},{int(k % 3 == 0)},{(k * 7) % 11}" for k in range(40)]
+    for key in ("a", "b"):
+        lines += [f"{key},10,{k},{int(k % 3 == 0)},{(k * 7) % 11}" for k in range(40)]
     path.write_text("\n".join(lines) + "\n")
     out = run_cli(root, "metrics", path, "--top", "10", "--draws", "50")
     assert out.returncode == 0, out.stderr
