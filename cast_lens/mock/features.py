@@ -13,8 +13,8 @@ import pandas as pd
 from cast_lens.run import write_whole
 
 N_OBJECTS, N_LENSES, N_FEATURES = 3329, 255, 40  # as in the real table
-GROUPS = 6  # ASSUMED
-DISPLACEMENT = 1.9  # ASSUMED, in standard deviations per displaced feature
+GROUPS = 6  # ASSUMED: morphologies; few enough for each to hold some forty lenses
+DISPLACEMENT = 1.9  # ASSUMED: in standard deviations per displaced feature
 DISPLACED = 12  # ASSUMED: features a displacement touches
 
 
