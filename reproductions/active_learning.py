@@ -492,7 +492,7 @@ def with_trees(config, folds, outside, column, table, truth, table_test):
     """
     trees = ExtraTreesClassifier(
         config.trees, min_samples_leaf=2, max_features=0.3, class_weight="balanced",
-        random_state=0, n_jobs=-1,
+        random_state=0,  # and one job: threads would add the trees' votes in any order
     )  # fmt: skip
     meta = make_pipeline(StandardScaler(), LogisticRegression())
     say = cross_val_predict(trees, table, truth, cv=folds, method="predict_proba")[:, 1]
