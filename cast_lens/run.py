@@ -77,6 +77,7 @@ def set_seed(seed):
 
     os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
     digest = hashlib.sha256(repr(seed).encode()).digest()
+    keras.utils.clear_session()  # Keras 3.12 would go on with its old generator; frees old graphs
     keras.utils.set_random_seed(int.from_bytes(digest[:4], "big"))
 
 
@@ -277,7 +278,7 @@ def native_log():
     """Send what C++ libraries write to stderr to a file, so that a person sees the progress.
 
     TensorFlow 2.21 logs a dozen lines that TF_CPP_MIN_LOG_LEVEL does not stop. Python's own
-    stderr still reaches the terminal; the traceback of an unexpected exception names the file.
+    stderr still reaches the terminal; at an unexpected exception the file is kept and named.
     """
     native, log = tempfile.mkstemp(prefix="cast_lens-", suffix=".log")
     terminal = os.dup(2)
@@ -287,9 +288,9 @@ def native_log():
     try:
         yield
     except Exception as error:
-        keep = not type(error).__module__.startswith("cast_lens") and hasattr(error, "add_note")
+        keep = not type(error).__module__.startswith("cast_lens")
         if keep:
-            error.add_note(f"native log: {log}")
+            print(f"native log: {log}", file=sys.stderr)
         raise
     finally:
         if not keep:  # also after --help and a signal
