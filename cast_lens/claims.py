@@ -5,6 +5,7 @@ import pandas as pd
 from scipy import stats
 
 from cast_lens import intervals
+from cast_lens.table import cell
 from cast_lens.verdicts import runs_of
 
 
@@ -44,7 +45,8 @@ def _of(rows, data, scale):
 
 
 def _judge(claim, results, reported):
-    if f"{claim['left']} {claim['right']}".count("reported:") and results["data"].iloc[0] != "real":
+    told = any(claim[side].startswith("reported:") for side in ("left", "right"))
+    if told and results["data"].iloc[0] != "real":
         return None  # the paper's own numbers are of the real data
     left, right = (
         _cell(claim[side], claim["paper"], results, reported) for side in ("left", "right")
@@ -66,20 +68,16 @@ def _cell(text, paper, results, reported):
         return {"value": number, "low": number, "high": number, "sd": 0.0, "runs": {}}
     except ValueError:
         pass
-    source, _, cell = text.rpartition(":")
-    experiment, _, metric = cell.rpartition("/")
+    source, _, name = text.rpartition(":")
+    experiment, _, metric = name.rpartition("/")
     if source == "reported":
-        same = reported[
-            (reported["paper"] == paper)
-            & (reported["experiment"] == experiment)
-            & (reported["metric"] == metric)
-        ]
+        same = cell(reported, paper, experiment, metric)
         runs = {r: float(v) for r, v in zip(same["run"], same["value"]) if r}
         values = np.array(list(runs.values()))
         low, high = intervals.mean_interval(values)
         return {"value": values.mean(), "low": low, "high": high, "sd": values.std(ddof=1),
                 "runs": runs}  # fmt: skip
-    found = results[(results["experiment"] == experiment) & (results["metric"] == metric)]
+    found = cell(results, paper, experiment, metric)
     if found.empty or found["value"].iloc[0] == "":
         return None
     row = found.iloc[0]

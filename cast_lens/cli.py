@@ -116,8 +116,9 @@ def _cutouts(options):
             if path is None:
                 rows.append({"object_id": row["object_id"], "band": band, "pixels": "missing"})
                 continue
-            image, _ = cutouts.read_cutout([path])
-            _, counts = cutouts.read_cutout([path], mask_value=options.mask_value)
+            image, counts = cutouts.read_cutout([path])
+            if options.mask_value is not None:  # the statistics need the pixels that this makes 0
+                _, counts = cutouts.read_cutout([path], mask_value=options.mask_value)
             statistics = cutouts.pixel_statistics(image, mask_value=options.mask_value)
             size = {"object_id": row["object_id"], "band": band}
             size["pixels"] = "x".join(map(str, image.shape[:2]))
@@ -135,10 +136,7 @@ def _table(options):
     if options.paper:
         compared, judged = (t[t["paper"] == options.paper] for t in (compared, judged))
     print(report.tabulate(report.counts(compared)))
-    run = ~compared["verdict"].str.startswith("not run")
-    print(
-        "\n" + report.terminal(compared[run], judged[~judged["verdict"].str.startswith("not run")])
-    )
+    print("\n" + report.terminal(report.was_run(compared), report.was_run(judged)))
 
 
 def _report(options):

@@ -122,10 +122,14 @@ def counts(compared):
     return tally
 
 
+def was_run(rows):
+    """Return the rows of a compared or judged table that have a result."""
+    return rows[~rows["verdict"].str.startswith("not run")]
+
+
 def readme_block(compared, judged):
     """Return the generated part of the README: counts, the numbers that were run, the claims."""
-    summary = compared[(compared["run"] == "") & ~compared["verdict"].str.startswith("not run")]
-    claims_run = judged[~judged["verdict"].str.startswith("not run")]
+    summary, claims_run = was_run(compared[compared["run"] == ""]), was_run(judged)
     parts = [BEGIN, markdown(counts(compared))]
     for paper in PAPERS:
         numbers, claims = (t[t["paper"] == paper] for t in (summary, claims_run))

@@ -13,6 +13,8 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from cast_lens.data import sha256
+
 EXIT_USAGE = 2  # something the user can mend
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal, run the same command again
 
@@ -210,7 +212,7 @@ def is_done(path):
 def mark_done(path):
     """Record the hashes of an experiment's files, the last thing written to its folder."""
     files = sorted(p for p in Path(path).iterdir() if p.suffix == ".csv")
-    hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    hashes = {p.name: sha256(p) for p in files}
     write_whole(Path(path) / "done.json", json.dumps(hashes, indent=1) + "\n")
 
 
@@ -319,7 +321,7 @@ def _say(message, status):
 
 
 def _matches(path, digest):
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    return path.is_file() and sha256(path) == digest
 
 
 def _umask():

@@ -22,6 +22,13 @@ def read(path):
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
+def cell(rows, paper, experiment, metric):
+    """Return the rows of reported.csv or reproduced.csv that are about one cell."""
+    return rows[
+        (rows["paper"] == paper) & (rows["experiment"] == experiment) & (rows["metric"] == metric)
+    ]
+
+
 def evaluate(folder, wanted):
     """Compute metrics from an experiment's scores.csv and write them as metrics.csv beside it.
 
@@ -122,7 +129,7 @@ def merge(paths, target):
     if not existing:
         return
     frame = pd.concat(existing).drop_duplicates(KEY, keep="last").sort_values(KEY)
-    cell = frame[["paper", "experiment", "metric"]].agg("/".join, axis=1)
-    real = cell.isin(cell[frame["data"] == "real"])
+    names = frame[["paper", "experiment", "metric"]].agg("/".join, axis=1)
+    real = names.isin(names[frame["data"] == "real"])
     frame = frame[(frame["data"] == "real") | ~real]
     write_whole(target, frame.to_csv(index=False, lineterminator="\n"))

@@ -5,6 +5,7 @@ import pandas as pd
 from scipy import stats
 
 from cast_lens import intervals
+from cast_lens.table import cell
 
 
 def compare(reported, reproduced):
@@ -21,11 +22,7 @@ def compare(reported, reproduced):
     """
     rows = []
     for _, row in reported.iterrows():
-        found = reproduced[
-            (reproduced["paper"] == row["paper"])
-            & (reproduced["experiment"] == row["experiment"])
-            & (reproduced["metric"] == row["metric"])
-        ]
+        found = cell(reproduced, row["paper"], row["experiment"], row["metric"])
         if found.empty:
             rows.append(dict(row) | {"verdict": not_run(row, reproduced)})
         for _, result in found.iterrows():
@@ -78,7 +75,7 @@ def not_run(row, reproduced):
     if not (reproduced["paper"] == row["paper"]).any():
         return "not run: this paper's reproduction is not in this version"
     if not (reproduced["experiment"] == row["experiment"]).any():
-        return row.get("not_run", "") or "not run: no such experiment yet"
+        return "not run: no such experiment yet"
     return "not run: the experiment does not yield this number"
 
 
@@ -90,12 +87,8 @@ def runs_of(result):
 
 
 def _difference_interval(row, difference, low, high, values, reported):
-    same = reported[
-        (reported["paper"] == row["paper"])
-        & (reported["experiment"] == row["experiment"])
-        & (reported["metric"] == row["metric"])
-        & (reported["run"] != "")
-    ]
+    same = cell(reported, row["paper"], row["experiment"], row["metric"])
+    same = same[same["run"] != ""]
     pairs = [values[key] - float(x) for key, x in zip(same["run"], same["value"]) if key in values]
     if row["run"]:  # the scatter of all paired differences is the noise of one
         half = 0.0

@@ -17,9 +17,17 @@ def root():
 
 
 @pytest.fixture
-def feature_table():
+def real_data():
+    """Folder of the real public data."""
+    if not os.environ.get("CAST_LENS_DATA"):
+        pytest.skip("CAST_LENS_DATA does not name the folder of real data (sglc1, active_learning)")
+    return Path(os.environ["CAST_LENS_DATA"])
+
+
+@pytest.fixture
+def feature_table(real_data):
     """Return the path of the real feature table, named by CAST_LENS_DATA."""
-    path = Path(os.environ.get("CAST_LENS_DATA", "")) / "active_learning/strong_lense_train.csv"
-    if not os.environ.get("CAST_LENS_DATA") or not path.is_file():
+    path = real_data / "active_learning/strong_lense_train.csv"
+    if not path.is_file():
         pytest.skip("needs CAST_LENS_DATA with active_learning/strong_lense_train.csv")
     return path

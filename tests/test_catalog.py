@@ -19,14 +19,6 @@ FEATURES = "name,f_0,f_1,label\na,0.5,-1,1\nb,1e-3,+2.,0\n"
 
 
 @pytest.fixture
-def real_data():
-    """Folder of the real public data."""
-    if not os.environ.get("CAST_LENS_DATA"):
-        pytest.skip("CAST_LENS_DATA does not name the folder of real data (sglc1, active_learning)")
-    return Path(os.environ["CAST_LENS_DATA"])
-
-
-@pytest.fixture
 def write(tmp_path):
     """Function that writes text or bytes to a file and returns its path."""
 

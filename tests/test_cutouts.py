@@ -67,14 +67,6 @@ PIXELS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 
 
 @pytest.fixture
-def real_data():
-    """Folder of the real public data."""
-    if not os.environ.get("CAST_LENS_DATA"):
-        pytest.skip("CAST_LENS_DATA does not name the folder of real data (sglc1, active_learning)")
-    return Path(os.environ["CAST_LENS_DATA"])
-
-
-@pytest.fixture
 def write(tmp_path):
     """Function that writes bytes to a file and returns its path."""
 
