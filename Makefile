@@ -11,6 +11,11 @@ EMPTY :=
 COMMA := ,
 LIST := $(subst $(EMPTY) ,$(COMMA),$(strip test $(filter-out test,$(subst $(COMMA), ,$(EXTRAS)))))
 STAMP := $(VENV)/installed-$(subst $(COMMA),-,$(LIST))
+MOCK_STAMP := $(VENV)/installed-test-mock
+MOCK = $(BIN)/cast-lens mock $(MOCK_OPTIONS)
+MOCK_OPTIONS = --seed $(SEED) $(if $(N),--n $(N)) $(if $(QUIRKS),--quirks) \
+    $(if $(TELESCOPE),--telescope $(TELESCOPE)) $(if $(POPULATION),--population $(POPULATION)) \
+    $(if $(WORKERS),--workers $(WORKERS))
 OPTIONS = --scale $(SCALE) --seed $(SEED) $(if $(DATA),--data '$(DATA)') \
     $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(RESTART),--restart) $(if $(REAL),--real)
 PAPERS := active_learning
@@ -20,18 +25,21 @@ export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
-    reproduce-active-learning data-active-learning
+    reproduce-active-learning data-active-learning \
+    mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
 	@echo "variables: SCALE=quick|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
+	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
 
 env: $(STAMP)  ## make the environment in .venv; EXTRAS=gpu,jax,mock,cluster adds extras
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+# installed-test-mock has the extras test and mock, and so what needs installed-test.
+$(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[$(LIST)]'
-	touch $@
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[$(subst -,$(COMMA),$*)]'
+	touch $(VENV)/installed-test $@
 
 reproduce: $(addprefix reproduce-,$(subst _,-,$(PAPERS)))  ## re-run every paper that is here
 
@@ -40,6 +48,22 @@ reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends
 
 data-active-learning: $(STAMP)  ## download and verify the data of Li, Eadie & Walmsley (2025)
 	$(BIN)/python -m reproductions active_learning --real --data-only $(if $(DATA),--data '$(DATA)')
+
+mock-sglc2: $(MOCK_STAMP)  ## write a stand-in II SGLC: N=20000 QUIRKS=1 ...
+	$(MOCK) sglc2
+
+mock-sglc1-space: $(MOCK_STAMP)  ## write a stand-in I SGLC, space track
+	$(MOCK) sglc1-space
+
+mock-sglc1-ground: $(MOCK_STAMP)  ## write a stand-in I SGLC, ground track
+	$(MOCK) sglc1-ground
+
+mock-deeplense: $(MOCK_STAMP)  ## write stand-ins of both DeepLense tasks
+	$(MOCK) deeplense1
+	$(MOCK) deeplense2
+
+mock-check: $(MOCK_STAMP)  ## compare a stand-in survey with published facts: DATA=folder
+	$(BIN)/cast-lens mock-check $(if $(DATA),'$(DATA)')
 
 table: $(STAMP)  ## gather all runs into reproduced.csv, TABLE.md and the README
 	$(BIN)/cast-lens table --write

@@ -1,246 +1,280 @@
-"""Truth tables in: a file of labels becomes a DataFrame of object_id, label and truth columns.
+"""Catalogs in: truth tables and folders of images become a DataFrame, one row an object.
 
-`object_id` is a string exactly as it stands in the file; `label` is 1 for a lens, 0 otherwise.
-A `#` header above the column names, a byte order mark, any line ends, blank lines, further columns
-and bytes in them that are not UTF-8 change nothing. Everything else unexpected is a CatalogError.
+The columns are object_id (str, exactly as it stands in the file), label (1 for a lens, 0
+otherwise), split, path or path_<band>, and the columns of truth. Files and rows are joined by ID,
+never by order. Everything unexpected is a CatalogError.
 """
 
-import csv
-import difflib
-import io
-import re
+import fnmatch
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-UNMEASURED = -1e130  # the II SGLC writes this where a quantity does not exist
+from cast_lens import cutouts
+from cast_lens.object_tables import read_table
+from cast_lens.text_tables import UNMEASURED, CatalogError
+from cast_lens.truth_tables import (
+    SGLC2_TWICE,
+    label_n_pix,
+    label_sglc2_official,
+    label_source_added,
+    read_feature_table,
+    read_sglc1_labels,
+    read_sglc2_catalog,
+)
 
-# float() alone would also read 1_000, digits of other scripts and the word infinity.
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+__all__ = [
+    "SGLC2_MISSING",
+    "SGLC2_TWICE",
+    "UNMEASURED",
+    "CatalogCounts",
+    "CatalogError",
+    "label_n_pix",
+    "label_sglc2_official",
+    "label_source_added",
+    "read_class_folders",
+    "read_feature_table",
+    "read_sglc1",
+    "read_sglc1_labels",
+    "read_sglc2",
+    "read_sglc2_catalog",
+    "read_table",
+]
 
+# In the published catalog, but without an image in any band.
+SGLC2_MISSING = frozenset(
+    "213913 226305 233597 244071 259871 261145 270458 288731 294173".split()  # noqa: SIM905
+)
 
-class CatalogError(ValueError):
-    """A truth table that cannot be used; says where, what was found and what to do."""
+_TRACKS = {"space": ("VIS",), "ground": ("R", "I", "G", "U")}
+_SGLC2_BANDS = ("VIS", "Y", "J", "H")
 
 
 @dataclass(frozen=True)
-class _Table:
-    """The text of a table; `lines` are where each of `rows` begins, as an editor counts."""
+class CatalogCounts:
+    """What was joined; n_catalog = n_candidates + n_missing."""
 
-    path: Path
-    header_line: int
-    header: list[str]
-    lines: list[int]
-    rows: list[list[str]]
-
-
-def read_feature_table(path, *, id_column, label_column, feature_prefix):
-    """Read labels and one feature vector an object.
-
-    Args:
-        path: Comma-separated file with a header.
-        id_column: Column of the object IDs.
-        label_column: Column of the labels, 0 or 1.
-        feature_prefix: Feature columns are this and a number; they must count 0, 1, 2, ... so
-            that no lost feature goes unnoticed, and may stand anywhere in any order.
-
-    Returns:
-        DataFrame of shape (objects, 2 + features) in the order of the file: object_id (str), label
-        (int64), then the features (float64, the file's units) in the order of their numbers.
-
-    Raises:
-        CatalogError: If a column is missing or doubled, a row has too few or too many fields, an
-            object_id is empty or there twice, a label is not 0 or 1, or a feature is not a finite
-            number. The sentinel -1e130 is no measurement and counts as none.
-
-    Reference:
-        Li, Eadie & Walmsley (2025); the authors' strong_lense_train.csv.
-    """
-    table = _read(path)
-    columns = {
-        "object_id": _object_ids(table, id_column),
-        "label": _labels(table, label_column),
-    }
-    features = _feature_columns(table, feature_prefix)
-    return pd.DataFrame(columns | {name: _numbers(table, name) for name in features})
+    n_catalog: int  # objects in the table
+    n_candidates: int  # of these with a file in at least one band; reading decides which are ok
+    n_missing: int  # of these without any file
+    n_extra_files: int  # files that no object of the table has, but for the truth table itself
 
 
-def read_sglc1_labels(path):
-    """Read classifications.csv of the first Strong Gravitational Lens Finding Challenge (I SGLC).
-
-    Its label says that a source was added to the simulation, not that one can see it: 357 of the
-    13,968 lenses of the space-based training set have no pixel of the source above the noise.
+def read_sglc1(folder, *, track, truth_path=None, split="train", strict=False):
+    """Join images and labels of one track of the I SGLC, however the archives were unpacked.
 
     Args:
-        path: The file, with the columns ID, is_lens and, where the organizers gave them,
-            Einstein_area, numb_pix_lensed_image and flux_lensed_image_in_sigma.
+        folder: Folder to search for classifications.csv and, below the folder that holds it, for
+            the images.
+        track: "space" (band VIS) or "ground" (R, I, G, U). Both number different objects alike.
+        truth_path: The table of labels, where it does not lie above its images.
+        split: Which of the organizers' sets this is; labels were published with the training set.
+        strict: Whether an object without files is an error.
 
     Returns:
-        DataFrame of shape (objects, 2 to 5) in the order of the file: object_id (str), label
-        (int64), and of those present einstein_area (float64, steradian), n_pix_lensed (int64,
-        pixels of the lensed source above the noise) and flux_sigma (float64, flux in those pixels
-        in units of the noise).
+        DataFrame in the order of the table: object_id, label (is_lens), split, path_<band> (None
+        where there is no file), then truth as `read_sglc1_labels` returns it. And CatalogCounts.
 
     Raises:
-        CatalogError: As `read_feature_table`; also if a number of pixels is not whole or negative.
+        CatalogError: As `read_sglc1_labels`; also if not exactly one table of the track is found,
+            there are images of the other track, no object has an image, or one lacks them under
+            `strict`.
+        CutoutError: As `cast_lens.cutouts.find_cutouts`.
+        ValueError: If `track` is neither.
 
     Reference:
-        Metcalf et al. (2019), A&A 625, A119; the counts are of the published space-based file.
+        Metcalf et al. (2019), A&A 625, A119.
     """
-    table = _read(path)
-    columns = {"object_id": _object_ids(table, "ID"), "label": _labels(table, "is_lens")}
-    for name, column, parse in (
-        ("einstein_area", "Einstein_area", _numbers),
-        ("n_pix_lensed", "numb_pix_lensed_image", _counts),
-        ("flux_sigma", "flux_lensed_image_in_sigma", _numbers),
-    ):
-        if column in table.header:
-            columns[name] = parse(table, column)
-    return pd.DataFrame(columns)
+    if track not in _TRACKS:
+        raise ValueError(f"track is {track!r}, expected one of {', '.join(_TRACKS)}")
+    if truth_path is None:
+        truth_path = _sglc1_truth(folder, _TRACKS[track])
+        folder = os.path.dirname(truth_path)
+    truth = read_sglc1_labels(truth_path)
+    images, n_extra = _images(folder, truth_path, _TRACKS[track])
+    return _join(truth.assign(split=split), images, n_extra, folder, strict=strict)
 
 
-def _read(path):
-    path = Path(path)
-    if not path.is_file():  # opening a FIFO would wait for ever
-        raise CatalogError(f"{path}: no such file; expected a comma-separated table, name its path")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CatalogError(f"{path}: {error.strerror}; make the file readable") from error
-    if b"\0" in data:
-        line = len(re.findall(rb"\r\n?|\n", data[: data.index(b"\0")])) + 1
-        raise CatalogError(f"{path}, line {line}: found a zero byte, expected text; save as UTF-8")
-    # Other bytes than UTF-8 become surrogates, which `_object_ids` and `_NUMBER` refuse.
-    records = list(_records(path, data.decode("utf-8-sig", "surrogateescape")))
-    if not records:
-        raise CatalogError(f"{path}, line 1: found no column names; expected a header, add one")
-    (header_line, header), *body = records
-    for line, fields in body:
-        if len(fields) != len(header):
-            raise CatalogError(
-                f"{path}, line {line}: found {len(fields)} fields, expected {len(header)} as in "
-                f"the header (line {header_line}); mend the row, or quote fields with commas"
-            )
-    if not body:
-        raise CatalogError(f"{path}, line {header_line + 1}: found no objects; get the whole file")
-    return _Table(path, header_line, header, [r[0] for r in body], [r[1] for r in body])
+def read_sglc2(folder, *, label, duplicates, truth_path=None, split="train", strict=False):
+    """Join images and labels of the II SGLC, however the archives were unpacked.
+
+    Args:
+        folder: Folder to search for the images, and for image_catalog2.0*.csv.
+        label: Label rule, a function of the catalog, e.g. `label_sglc2_official`.
+        duplicates: As in `read_sglc2_catalog`. Images of IDs that were dropped are extras.
+        truth_path: The catalog, where it is not below `folder` or not the only one.
+        split: Which of the organizers' sets this is; labels were published with the training set.
+        strict: Whether an object without files that is not in `SGLC2_MISSING` is an error.
+
+    Returns:
+        DataFrame in the order of the catalog: object_id, label, split, path_<band> (None where
+        there is no file), then truth as `read_sglc2_catalog` returns it. And CatalogCounts.
+
+    Raises:
+        CatalogError: As `read_sglc2_catalog` and `label`; also if not exactly one catalog is
+            found, there are images of another survey, no object has an image, or one lacks them
+            under `strict`.
+        CutoutError: As `cast_lens.cutouts.find_cutouts`.
+        ValueError: As `read_sglc2_catalog`.
+
+    Warns:
+        UserWarning: As `read_sglc2_catalog`.
+    """
+    if truth_path is None:
+        truth_path = _one(folder, _named(folder, "image_catalog2.0*.csv"), "image_catalog2.0*.csv")
+    truth = read_sglc2_catalog(truth_path, duplicates=duplicates)
+    truth = truth.assign(label=label(truth), split=split)
+    images, n_extra = _images(folder, truth_path, _SGLC2_BANDS)
+    return _join(truth, images, n_extra, folder, strict=strict, known=SGLC2_MISSING)
 
 
-def _records(path, text):
-    """Yield (line, fields) of every record that is not blank, the header first."""
-    reader = csv.reader(_blank_comments(io.StringIO(text, newline=None)), strict=True)
-    line = 1
-    try:
-        for fields in reader:
-            if len(fields) > 1 or "".join(fields).strip():
-                yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
+def read_class_folders(folder, *, layout, splits, classes):
+    """Find images that lie in one folder a class, as .npy files.
+
+    DeepLense Task 1 is layout="{split}/{name}", splits=("train", "val"), classes={"no": 0,
+    "sphere": 1, "vort": 2}; Task 2 is layout="{split}_{name}", splits=("train", "test"),
+    classes={"nonlenses": 0, "lenses": 1}.
+
+    Args:
+        folder: Folder to search; the class folders may lie at any depth.
+        layout: Class folder made of {split} and {name}.
+        splits: Names of the splits.
+        classes: Label of each class name.
+
+    Returns:
+        DataFrame sorted by object_id: object_id (str, class folder and file name without suffix,
+        e.g. "train/no/1"), label (int64), split, class_name, path. And CatalogCounts, where all
+        files are extras that are not .npy or not in a class folder.
+
+    Raises:
+        CatalogError: If a class folder holds no .npy file, two files have the same object_id, or
+            a name cannot be printed.
+        CutoutError: If a folder cannot be read.
+        ValueError: If `layout` gives two classes or splits the same folder.
+    """
+    kinds = {layout.format(split=s, name=name): (s, name) for s in splits for name in classes}
+    if len(kinds) != len(splits) * len(classes):
+        raise ValueError(f"layout is {layout!r}, expected a folder for each split and class")
+    found: dict[str, tuple[str, str, str]] = {}
+    n_extra = 0
+    for path in cutouts.files_below(folder):
+        parts = os.path.relpath(path, folder).split(os.sep)[:-1]
+        here = "/".join(parts[-(layout.count("/") + 1) :])
+        stem, suffix = os.path.splitext(os.path.basename(path))
+        # An archive from a Mac holds a ._<name> beside every file.
+        if here in kinds and suffix == ".npy" and not stem.startswith("."):
+            _add(found, f"{here}/{stem}", (*kinds[here], path))
+        else:
+            n_extra += 1
+    empty = set(kinds) - {object_id.rpartition("/")[0] for object_id in found}
+    if empty:
         raise CatalogError(
-            f"{path}, line {line}: found a row that does not end as it should ({error}), expected "
-            "every quotation mark closed and followed by a comma; close or double the odd one"
-        ) from error
-
-
-def _blank_comments(lines):
-    """Blank the comments above the header, which may hold odd quotes, and keep the line count."""
-    above = True
-    for line in lines:
-        above = above and (line.startswith("#") or not line.strip())
-        yield "\n" if above else line
-
-
-def _column(table, name):
-    """Return the position of the one column called `name`."""
-    if table.header.count(name) == 1:
-        return table.header.index(name)
-    where = f"{table.path}, line {table.header_line}, column {name!r}"
-    if name in table.header:
-        raise CatalogError(
-            f"{where}: found {table.header.count(name)} of it, expected one; rename them"
+            f"{folder}: found no .npy file in a folder {', '.join(sorted(empty))} below it, "
+            f"expected some in each of {', '.join(sorted(kinds))}; unpack the whole archive, or "
+            "name the folder that holds these"
         )
-    lower = {column.lower(): column for column in table.header}
-    nearest = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0)
+    object_ids = sorted(found)
+    split, name, paths = zip(*map(found.get, object_ids))
+    table = pd.DataFrame({"object_id": object_ids, "label": [classes[n] for n in name]})
+    table = table.assign(split=split, class_name=name, path=_paths(paths))
+    return table, CatalogCounts(len(table), len(table), 0, n_extra)
+
+
+def _add(found, object_id, row):
+    if not object_id.isprintable():
+        raise CatalogError(f"{row[-1]!r}: found a name that cannot be printed; rename the file")
+    if object_id in found:
+        raise CatalogError(
+            f"{found[object_id][-1]} and {row[-1]}: found object_id {object_id} twice, expected it "
+            "once; name the folder of one set, or remove one file"
+        )
+    found[object_id] = row
+
+
+def _paths(paths):
+    # As objects: a folder name need not be UTF-8, which the strings of pandas must be.
+    return pd.Series(list(paths), dtype=object)
+
+
+def _named(folder, pattern):
+    """Return the files of that name below a folder; if some lie directly in it, these alone."""
+    every = [p for p in cutouts.files_below(folder) if _is_named(p, pattern)]
+    here = os.path.join(folder, "")
+    return [path for path in every if path == here + os.path.basename(path)] or every
+
+
+def _is_named(path, pattern):
+    return fnmatch.fnmatchcase(os.path.basename(path), pattern)
+
+
+def _one(folder, paths, wanted):
+    if len(paths) == 1:
+        return paths[0]
     raise CatalogError(
-        f"{where}: found no such column, expected it in the header; the nearest of "
-        f"{len(table.header)} are {', '.join(_shown(lower[key]) for key in nearest)}; "
-        "rename one, or check that commas separate the columns"
+        f"{folder}: found {len(paths)} truth tables ({', '.join(paths) or 'none'}), expected one "
+        f"{wanted}; name the folder of one set, or name the table with truth_path="
     )
 
 
-def _feature_columns(table, prefix):
-    """Return the names of the feature columns in the order of their numbers."""
-    # No more than nine digits: int() refuses very long numbers.
-    pattern = re.compile(re.escape(prefix) + "([0-9]{1,9})")
-    matches = [match for match in map(pattern.fullmatch, table.header) if match]
-    if not matches:
-        _column(table, f"{prefix}0")
-    names = [match[0] for match in sorted(matches, key=lambda match: int(match[1]))]
-    for number, name in enumerate(names):
-        if int(name[len(prefix) :]) != number:
-            raise CatalogError(
-                f"{table.path}, line {table.header_line}, column {f'{prefix}{number}'!r}: found "
-                f"{name!r} in its place, expected {len(names)} features numbered from 0, each "
-                "once; restore the missing or remove the doubled column"
-            )
-    return names
+def _sglc1_truth(folder, bands):
+    """Return the one classifications.csv above images of these bands."""
+    paths = []
+    for path in _named(folder, "classifications.csv"):
+        try:
+            images, _ = cutouts.find_cutouts(os.path.dirname(path))
+        except cutouts.CutoutError as error:
+            if error.reason != "empty":
+                raise
+        else:
+            paths += [path] * (not set(_path_columns(bands)).isdisjoint(images))
+    return _one(folder, paths, f"classifications.csv above images in band {' '.join(bands)}")
 
 
-def _object_ids(table, column):
-    position = _column(table, column)
-    first: dict[str, int] = {}
-    for row, fields in enumerate(table.rows):
-        object_id = fields[position]
-        if not object_id or not object_id.isprintable() or object_id != object_id.strip():
-            raise _cell_error(table, row, column, "an ID of visible UTF-8 text; write it exactly")
-        if object_id in first:
-            begun = table.lines[first[object_id]]
-            expected = f"an ID once, but it is on line {begun} too; remove one of the rows"
-            raise _cell_error(table, row, column, expected)
-        first[object_id] = row
-    return list(first)
+def _path_columns(bands):
+    return [f"path_{band}" for band in bands]
 
 
-def _labels(table, column):
-    position = _column(table, column)
-    labels = [_LABELS.get(fields[position].strip(), -1) for fields in table.rows]
-    if -1 in labels:
-        expected = "1 for a lens or 0; choose another column, or mend the label"
-        raise _cell_error(table, labels.index(-1), column, expected)
-    return np.array(labels, dtype=np.int64)
+def _images(folder, truth_path, bands):
+    """Return what `find_cutouts` does, but for other bands, and the truth table is no extra."""
+    images, n_extra = cutouts.find_cutouts(folder)
+    foreign = set(images) - {"object_id", *_path_columns(bands)}
+    if foreign:
+        column = min(foreign)
+        raise CatalogError(
+            f"{images[column].dropna().iloc[0]}: found an image in band "
+            f"{column.removeprefix('path_')}, expected {' '.join(bands)} alone beside "
+            f"{truth_path}; name the folder of one survey and track"
+        )
+    truth_folder = os.path.realpath(os.path.dirname(truth_path))
+    inside = os.path.realpath(folder)
+    return images, n_extra - (os.path.commonpath([truth_folder, inside]) == inside)
 
 
-def _numbers(table, column):
-    position = _column(table, column)
-    texts = [fields[position].strip() for fields in table.rows]
-    values = np.array([float(text) if _NUMBER.fullmatch(text) else np.nan for text in texts])
-    bad = ~np.isfinite(values) | (values == UNMEASURED)
-    if bad.any():
-        expected = "a finite number that was measured; remove the object, or give its value"
-        raise _cell_error(table, int(bad.argmax()), column, expected)
-    return values
-
-
-def _counts(table, column):
-    values = _numbers(table, column)
-    bad = (values % 1 != 0) | (values < 0) | (values > 2**53)
-    if bad.any():
-        raise _cell_error(table, int(bad.argmax()), column, "a number of pixels; mend it")
-    return values.astype(np.int64)
-
-
-def _cell_error(table, row, column, expected):
-    position, fields = table.header.index(column), table.rows[row]
-    # A quoted line break in an earlier field moves the rest of the row down.
-    line = table.lines[row] + sum(text.count("\n") for text in fields[:position])
-    return CatalogError(
-        f"{table.path}, line {line}, column {column!r}: found {_shown(fields[position])}, "
-        f"expected {expected}"
-    )
-
-
-def _shown(text):
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+def _join(truth, images, n_extra, folder, *, strict, known=frozenset()):
+    """Give every object of `truth` its files; return the table and CatalogCounts."""
+    bands = [column for column in images if column != "object_id"]
+    used = images["object_id"].isin(truth["object_id"])
+    if not used.any():
+        raise CatalogError(
+            f"{folder}: found images of {images['object_id'][0]} and others, of no object of the "
+            f"truth table ({truth['object_id'][0]} and others); name the folder and table of one "
+            "set"
+        )
+    paths = {}
+    for column in bands:
+        of_id = dict(zip(images["object_id"], images[column]))
+        paths[column] = _paths(of_id.get(object_id) for object_id in truth["object_id"])
+    missing = ~truth["object_id"].isin(images["object_id"])
+    unknown = truth["object_id"][missing & ~truth["object_id"].isin(known)]
+    if strict and len(unknown):
+        raise CatalogError(
+            f"{folder}: found no image of object_id {unknown.iloc[0]} and {len(unknown) - 1} more, "
+            "expected one of every object but those published as missing; get the whole archive"
+        )
+    first = truth[["object_id", "label", "split"]]
+    rest = truth.drop(columns=list(first))
+    table = pd.concat([first, pd.DataFrame(paths), rest], axis=1)
+    n_extra += int(images.loc[~used, bands].notna().to_numpy().sum())
+    counts = CatalogCounts(len(table), int((~missing).sum()), int(missing.sum()), n_extra)
+    return table, counts

@@ -18,11 +18,16 @@ def main(arguments=None):
 
 def _errors():
     from cast_lens import catalog, cutouts, scores
+    from cast_lens.mock import contents
 
-    return OSError, catalog.CatalogError, cutouts.CutoutError, scores.ScoreError
+    mock = contents.CheckError
+    return OSError, catalog.CatalogError, cutouts.CutoutError, scores.ScoreError, mock
 
 
 def _parser():
+    from cast_lens.mock.makers import MAKERS
+    from cast_lens.run import at_least
+
     parser = argparse.ArgumentParser(
         prog="cast-lens",
         description="Find strong lenses, and check how well others did.",
@@ -60,6 +65,23 @@ def _parser():
                     "cast-lens assumptions")  # fmt: skip
     five.add_argument("folders", nargs="*", type=Path,
                       default=[Path("reproductions"), Path("cast_lens/mock")])  # fmt: skip
+
+    six = _command(commands, "mock", _mock, "write a stand-in survey in a real one's layout",
+                   "cast-lens mock sglc2 --n 1000 --quirks")  # fmt: skip
+    surveys = [*MAKERS, "features"]
+    six.add_argument("survey", choices=surveys, metavar="SURVEY", help=", ".join(surveys))
+    six.add_argument("folder", nargs="?", type=Path, help="data/mock-<survey>-seed<seed>")
+    six.add_argument("--n", type=at_least(1), help="objects (20000); a folder can grow")
+    six.add_argument("--seed", type=at_least(0), default=0, help="seed of all draws (0)")
+    six.add_argument("--quirks", action="store_true", help="with the published oddities")
+    six.add_argument("--telescope", choices=["challenge", "in-flight"], help="(challenge)")
+    six.add_argument("--population", choices=["challenge", "collett"], help="(challenge)")
+    six.add_argument("--workers", type=at_least(1), help="processes (as many as CPUs)")
+    six.add_argument("--no-check", action="store_true", help="do not compare with published facts")
+
+    seven = _command(commands, "mock-check", _mock_check, "compare a stand-in survey with facts",
+                     "cast-lens mock-check data/mock-sglc2-seed0")  # fmt: skip
+    seven.add_argument("folder", type=Path, help="folder that `cast-lens mock` finished")
     return parser
 
 
@@ -154,6 +176,53 @@ def _assumptions(options):
 
     rows = report.assumptions(options.folders)
     print(report.tabulate(rows) if len(rows) else "no assumptions found")
+
+
+def _mock(options):
+    from cast_lens.mock.makers import load_maker
+
+    options.folder = options.folder or Path(f"data/mock-{options.survey}-seed{options.seed}")
+    if options.survey == "features":
+        _mock_features(options)
+        return
+    n = 20_000 if options.n is None else options.n
+    choices = {"telescope": options.telescope, "population": options.population}
+    choices["quirks_n"] = n if options.quirks else None
+    maker = load_maker(options.survey, seed=options.seed, **choices)
+    from cast_lens.mock import survey
+
+    found = survey.write(options.folder, maker, n=n, workers=options.workers)
+    print(f"{options.folder}: finished, {n} objects in {found['files']} files, "
+          f"{found['bytes'] / 1e9:.2f} GB")  # fmt: skip
+    if not found["made"]:
+        print("nothing was to be made")
+    else:
+        print(f"{found['made']} objects made now in {found['seconds']:.0f} s, "
+              f"{found['objects_per_second']:.1f} a second, "
+              f"{found['objects_per_second_per_core']:.1f} a second and core")  # fmt: skip
+    if not options.no_check:
+        _mock_check(options)
+
+
+def _mock_features(options):
+    from cast_lens.mock import features
+    from cast_lens.run import RunError
+
+    for name in ("n", "quirks", "telescope", "population", "workers"):
+        if getattr(options, name) not in (None, False):
+            raise RunError(f"features is one table of {features.N_OBJECTS}; leave --{name} out")
+    path = options.folder / "strong_lense_train.csv"
+    if path.exists():
+        raise RunError(f"{path} exists and may be real; remove it or name another folder")
+    print(f"wrote {features.write_table(path, seed=options.seed)}")
+
+
+def _mock_check(options):
+    from cast_lens import report
+    from cast_lens.mock import check, comparison
+
+    print(report.tabulate(comparison.readable(check.check(options.folder))))
+    print(f"pictures and what the words mean: {options.folder / 'Check'}")
 
 
 def _print(rows, as_json, report):

@@ -1,7 +1,9 @@
 """Where a public data file is: named, in CAST_LENS_DATA, downloaded before, or downloadable now."""
 
+import errno
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,13 +136,38 @@ def verify(path, file):
     return path
 
 
-def sha256(path):
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+def sha256(path, *, told=len):
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Args:
+        path: The file.
+        told: Called with every block that was read, e.g. to move a progress bar.
+
+    Returns:
+        The digits as a str.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
+            told(block)
     return digest.hexdigest()
+
+
+def require_space(folder, needed):
+    """Refuse to begin what the disk cannot hold.
+
+    Args:
+        folder: Folder to be written into.
+        needed: Bytes to be written.
+
+    Raises:
+        OSError: If fewer bytes are free; says how many are needed and free.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        cause = f"{os.strerror(errno.ENOSPC)}; {needed} bytes needed, {free} free"
+        raise OSError(errno.ENOSPC, cause, str(folder))
 
 
 def _inside(named, file):

@@ -26,7 +26,7 @@ def means_with_errors(values, path, *, title, ylabel, reported=None, chance=None
         reported: {experiment: values the paper reports, one or one a run}, drawn beside ours.
         chance: Value of random ranking, drawn as a line.
     """
-    figure, axes = _figure(8.5, 4.8)
+    figure, axes = figure_with_axes(8.5, 4.8)
     for place, (name, runs) in enumerate(values.items()):
         runs = np.asarray(runs, dtype=float).ravel()
         color = COLORS[place % len(COLORS)]
@@ -51,7 +51,7 @@ def means_with_errors(values, path, *, title, ylabel, reported=None, chance=None
     axes.set_title(title)
     axes.set_ylim(bottom=0)
     axes.legend(loc="center right", frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def completeness(tables, path, *, title, n_train):
@@ -63,7 +63,7 @@ def completeness(tables, path, *, title, n_train):
         title: Names the data, real or stand-in.
         n_train: Objects trained on in a run, for the overlap of runs in the intervals.
     """
-    figure, axes = _figure(8.5, 5.4)
+    figure, axes = figure_with_axes(8.5, 5.4)
     for place, (name, table) in enumerate(tables.items()):
         found = [
             metrics_.completeness_curve(part["label"], part["score"])
@@ -88,7 +88,7 @@ def completeness(tables, path, *, title, n_train):
     axes.set_ylabel("completeness (fraction of all test lenses)")
     axes.set_title(title)
     axes.legend(loc="upper left", frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def learning_curves(frames, path, *, metrics, title, n_train, n_test):
@@ -102,7 +102,7 @@ def learning_curves(frames, path, *, metrics, title, n_train, n_test):
         n_train: Objects of a run's training part, for the overlap of runs in the error bars.
         n_test: Objects scored in a run.
     """
-    figure, panels = _figure(5.2 * len(metrics), 5.0, len(metrics))
+    figure, panels = figure_with_axes(5.2 * len(metrics), 5.0, len(metrics))
     for axes, metric in zip(np.atleast_1d(panels), metrics):
         for place, (name, frame) in enumerate(frames.items()):
             color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
@@ -117,13 +117,45 @@ def learning_curves(frames, path, *, metrics, title, n_train, n_test):
         axes.set_title(metric.replace("_", " "), fontsize=10)
     np.atleast_1d(panels)[0].legend(frameon=False, fontsize=9)
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def curve(frame, metric):
     """Return the training sizes, (steps,), and values of one metric, (runs, steps)."""
     part = frame[frame["metric"] == metric].pivot(index="run", columns="n_train", values="value")
     return part.columns.to_numpy(), part.to_numpy()
+
+
+def figure_with_axes(width, height, panels=1):
+    """Return a figure without a display, and its panels beside one another.
+
+    Args:
+        width: Inches.
+        height: Inches.
+        panels: Number of panels.
+
+    Returns:
+        The Figure, and its Axes: one, or an array of shape (panels,) of more.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels)
+    for each in np.atleast_1d(axes):
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(alpha=0.2)
+    return figure, axes
+
+
+def save(figure, path):
+    """Write a figure as PNG, whole or not at all, with the same bytes each time.
+
+    Args:
+        figure: Figure of `figure_with_axes`.
+        path: PNG to write; its folder is made if need be.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    write_whole(path, buffer.getvalue())
 
 
 def _bands(values, n_train, n_test):
@@ -135,19 +167,3 @@ def _bands(values, n_train, n_test):
         for column in np.asarray(values).T
     ]
     return np.array([bound.low for bound in bounds]), np.array([bound.high for bound in bounds])
-
-
-def _figure(width, height, panels=1):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, panels)
-    for each in np.atleast_1d(axes):
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(alpha=0.2)
-    return figure, axes
-
-
-def _save(figure, path):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    write_whole(path, buffer.getvalue())

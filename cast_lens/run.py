@@ -1,6 +1,7 @@
 """Run folders: seeds, whole-file writes, exact resume, one run at a time, the common options."""
 
 import argparse
+import ctypes
 import fcntl
 import hashlib
 import importlib.metadata
@@ -10,7 +11,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cast_lens.data import sha256
@@ -44,10 +46,24 @@ def parser(paper, experiments):
     add("--data-only", action="store_true", help="find or download the data, then stop")
     add("--scale", choices=("quick", "paper"), default="quick", help="size of the run")
     add("--experiment", metavar="NAME", help="only these: " + ", ".join(experiments))
-    add("--seed", type=_seed, default=0, help="seed of all random numbers but the papers' own")
+    add(
+        "--seed", type=at_least(0), default=0, help="seed of all random numbers but the papers' own"
+    )
     add("--output", metavar="FOLDER", default="runs", help="where run folders go")
     add("--restart", action="store_true", help="discard what an earlier run left in the folder")
     return options
+
+
+def at_least(least):
+    """Return an argparse type: a whole number that is not less than `least`."""
+
+    def whole_number(text):
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text} is too small; expected {least} or more")
+        return number
+
+    return whole_number
 
 
 def choose(experiments, name):
@@ -113,38 +129,58 @@ def folder(path, identity, *, restart=False):
         RunError: If another process holds it, or it was begun with a different identity; the
             message shows the difference and names `--restart`.
     """
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / ".lock", "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise RunError(f"{path} is in use by the run with process ID {holder}") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with hold(path) as path:
         if restart:
             discard(path)
         claim(path / "run.json", identity, "Use --restart (RESTART=1) or another --output.")
         yield path
 
 
-def claim(path, identity, remedy):
+@contextmanager
+def hold(path, *, patience=0.0):
+    """Hold a folder for this process, and the workers it forks, alone.
+
+    Args:
+        path: The folder; made if it does not exist.
+        patience: How long to wait for another process to leave, in seconds.
+
+    Yields:
+        The folder as a Path.
+
+    Raises:
+        RunError: If another process holds it.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "a+b", buffering=0) as lock:
+        end = time.monotonic() + patience
+        while not _locked(lock):
+            if time.monotonic() > end:
+                lock.seek(0)
+                holder = lock.read().decode() or "unknown"
+                raise RunError(f"{path} is in use by the run with process ID {holder}")
+            time.sleep(0.05)
+        lock.truncate(0)
+        with suppress(OSError):  # a full disk; what is written next will say so
+            lock.write(str(os.getpid()).encode())
+        yield path
+
+
+def claim(path, identity, remedy, *, scratch=None):
     """Write an identity file, or check that the one there says the same.
 
     Args:
         path: The JSON file.
         identity: JSON-serializable dict.
         remedy: What the user can do about a difference; ends the message.
+        scratch: As in `write_whole`.
 
     Raises:
         RunError: If the file exists and differs.
     """
     text = json.dumps(identity, indent=1, sort_keys=True)
     if not path.exists():
-        write_whole(path, text + "\n")
+        write_whole(path, text + "\n", scratch=scratch)
         return
     found, wanted = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
     differing = [
@@ -216,34 +252,68 @@ def mark_done(path):
     write_whole(Path(path) / "done.json", json.dumps(hashes, indent=1) + "\n")
 
 
-def write_whole(path, content):
+def write_whole(path, content, *, scratch=None, flush=True):
     """Write a file whole or not at all: temporary name, flush to disk, rename.
 
     Args:
         path: Final name.
         content: Text (written as UTF-8 with LF line ends) or bytes.
+        scratch: Folder of the temporary file, on the same file system; None for that of `path`.
+        flush: Whether the content is on disk on return; False leaves that to `flush_folder`.
 
     Raises:
         OSError: If it cannot be written; says how many bytes are needed and free.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.parent if scratch is None else Path(scratch)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=scratch, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if flush:
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        free = shutil.disk_usage(path.parent).free
-        cause = f"{error.strerror or error}; {len(data)} bytes needed, {free} free"
+        cause = f"{error.strerror or error}; {len(data)} bytes needed, {free_bytes(path)} free"
         raise OSError(error.errno, cause, str(path)) from error
+
+
+def flush_folder(path):
+    """Flush to disk, in one go, all that was written on the file system of a folder.
+
+    Args:
+        path: A folder that exists.
+
+    Raises:
+        OSError: If the system could not write something.
+    """
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:  # macOS
+        os.sync()
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(handle)
+
+
+def free_bytes(path):
+    """Return the bytes free where `path` is, or will be."""
+    path = Path(path).absolute()
+    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
 
 
 class Stopped(BaseException):  # noqa: N818, like KeyboardInterrupt it is no error
@@ -304,13 +374,6 @@ def native_log():
         os.close(terminal)
 
 
-def _seed(text):
-    seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative; expected 0 or more")
-    return seed
-
-
 def _stop(number, frame):
     raise Stopped
 
@@ -318,6 +381,14 @@ def _stop(number, frame):
 def _say(message, status):
     print(" ".join(message.splitlines()), file=sys.stderr)
     return status
+
+
+def _locked(lock):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _matches(path, digest):

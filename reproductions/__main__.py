@@ -21,13 +21,14 @@ def main():
 
 def errors():
     """Return the exceptions whose message is all that a person needs."""
-    from cast_lens import catalog, data, scores
+    from cast_lens import catalog, cutouts, data, scores
 
     return (
         OSError,
         data.DataError,
         data.DataUnavailableError,
         catalog.CatalogError,
+        cutouts.CutoutError,
         scores.ScoreError,
     )
 

@@ -1,4 +1,4 @@
-"""Truth tables are read exactly, or refused at the right line and column."""
+"""Tables are read exactly, or refused at their line and column; files join them by ID."""
 
 import csv
 import io
@@ -7,12 +7,14 @@ import random
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cast_lens import catalog
+from cast_lens import catalog, cutouts
+from tests import test_truth_tables as truth
 
 PLAIN = "ID,is_lens\n00123,1\n1e5,0\n"
 FEATURES = "name,f_0,f_1,label\na,0.5,-1,1\nb,1e-3,+2.,0\n"
@@ -326,3 +328,291 @@ def test_table_of_the_papers_size_takes_less_than_a_second(write):
     table = read_features(path)
     assert time.perf_counter() - start < 1
     assert table.shape == (3329, 42)
+
+
+BANDS = {"R": "Band1", "I": "Band2", "G": "Band3", "U": "Band4"}
+SPACE = "Public/Band1/imageEUC_VIS-{}.fits"
+
+
+def lay(folder, *names, content=b""):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def sglc1(folder, ids, layout=SPACE, table="ID,is_lens\n3,1\n1,0\n2,1\n"):
+    lay(folder, "classifications.csv", content=table.encode())
+    return lay(folder, *(layout.format(n) for n in ids))
+
+
+def test_real_tracks_lie_side_by_side_and_are_told_apart(real_data):
+    table, counts = catalog.read_sglc1(real_data / "sglc1", track="space")
+    assert counts == catalog.CatalogCounts(20000, 8, 19992, 0)  # shared/data/README.md
+    assert list(table) == [
+        "object_id", "label", "split", "path_VIS", "einstein_area", "n_pix_lensed", "flux_sigma",
+    ]  # fmt: skip
+    found = table.dropna(subset="path_VIS").set_index("object_id")
+    # Lenses and others in the sample folders the images came from.
+    assert found.index[found["label"] == 1].tolist() == ["100002", "100008", "100013", "100019"]
+    assert found.index[found["label"] == 0].tolist() == ["100004", "100023", "100045", "100053"]
+    table, counts = catalog.read_sglc1(real_data / "sglc1", track="ground")
+    assert counts == catalog.CatalogCounts(6, 6, 0, 0)
+    assert list(table)[3:] == [f"path_{band}" for band in BANDS]
+    assert table.set_index("object_id")["label"]["100008"] == 0
+    for row in table.itertuples():
+        assert row.path_U.endswith(f"ground_based/Public/Band4/imageSDSS_U-{row.object_id}.fits")
+
+
+@pytest.mark.parametrize(
+    "layout", [SPACE, "{0}/Data.{0}/Public/Band1/imageEUC_VIS-{0}.fits", "imageEUC_VIS-{}.fits.gz"]
+)
+def test_labels_join_by_id_in_the_order_of_the_table(tmp_path, layout):
+    sglc1(tmp_path / "SpaceBasedTraining", [1, 2, 3], layout)
+    table, counts = catalog.read_sglc1(tmp_path, track="space")
+    paths = [str(tmp_path / "SpaceBasedTraining" / layout.format(n)) for n in (3, 1, 2)]
+    assert rows_of(table) == {
+        "object_id": ["3", "1", "2"],
+        "label": [1, 0, 1],
+        "split": ["train"] * 3,
+        "path_VIS": paths,
+    }
+    assert counts == catalog.CatalogCounts(3, 3, 0, 0)
+
+
+def test_objects_without_files_and_files_without_rows_are_counted(tmp_path):
+    sglc1(tmp_path, [2, 4, 5])
+    lay(tmp_path, "README", "Private/Band1/NoSourceImage/imageEUC_VIS-1.fits")
+    table, counts = catalog.read_sglc1(str(tmp_path), track="space", split="test")
+    assert table["path_VIS"].tolist() == [None, None, str(tmp_path / SPACE.format(2))]
+    assert table["split"].tolist() == ["test"] * 3
+    assert counts == catalog.CatalogCounts(3, 1, 2, 4)
+    with pytest.raises(catalog.CatalogError, match="no image of object_id 3 and 1 more"):
+        catalog.read_sglc1(tmp_path, track="space", strict=True)
+
+
+def test_object_with_one_band_of_four_is_no_missing_object(tmp_path):
+    names = [f"Public/{folder}/imageSDSS_{band}-{{}}.fits" for band, folder in BANDS.items()]
+    for layout in names[1:]:
+        sglc1(tmp_path, [1, 2, 9], layout)
+    table, counts = catalog.read_sglc1(tmp_path, track="ground", strict=False)
+    assert list(table)[3:] == ["path_I", "path_G", "path_U"]
+    sglc1(tmp_path, [2], names[0])
+    table, counts = catalog.read_sglc1(tmp_path, track="ground")
+    assert table["path_R"].tolist() == [None, None, str(tmp_path / names[0].format(2))]
+    assert counts == catalog.CatalogCounts(3, 2, 1, 3)
+
+
+def test_labels_of_one_track_never_meet_images_of_the_other(tmp_path):
+    sglc1(tmp_path / "ground", [1], "imageSDSS_R-{}.fits")
+    lay(tmp_path / "space", "imageEUC_VIS-1.fits", "imageEUC_VIS-2.fits")
+    with pytest.raises(catalog.CatalogError, match=r"found 0 .* above images in band VIS"):
+        catalog.read_sglc1(tmp_path, track="space")
+    assert catalog.read_sglc1(tmp_path, track="ground")[1].n_candidates == 1
+    with pytest.raises(catalog.CatalogError, match="imageSDSS_R-1.fits: found an image in band R"):
+        catalog.read_sglc1(
+            tmp_path / "ground", track="space", truth_path=tmp_path / "ground/classifications.csv"
+        )
+    sglc1(tmp_path / "mixed", [1], "imageSDSS_R-{}.fits")
+    sglc1(tmp_path / "mixed", [2], "imageEUC_VIS-{}.fits")
+    with pytest.raises(catalog.CatalogError, match="found an image in band R, expected VIS alone"):
+        catalog.read_sglc1(tmp_path / "mixed", track="space")
+    sglc1(tmp_path / "mixed", [1], "imageEUC_VIS-{}.fits")
+    with pytest.raises(cutouts.CutoutError, match="duplicate: found two images of object_id 1"):
+        catalog.read_sglc1(tmp_path / "mixed", track="space")
+    with pytest.raises(ValueError, match="'moon', expected one of space, ground"):
+        catalog.read_sglc1(tmp_path, track="moon")
+
+
+def test_two_truth_tables_of_a_track_are_named(tmp_path):
+    for name in "ab":
+        sglc1(tmp_path / name, [1])
+    with pytest.raises(catalog.CatalogError) as caught:
+        catalog.read_sglc1(tmp_path, track="space")
+    for name in "ab":
+        assert str(tmp_path / name / "classifications.csv") in str(caught.value)
+    truth_path = tmp_path / "a/classifications.csv"
+    assert catalog.read_sglc1(tmp_path / "b", track="space", truth_path=truth_path)[1] == (
+        catalog.CatalogCounts(3, 1, 2, 1)
+    )
+
+
+def test_images_of_another_set_are_refused(tmp_path):
+    sglc1(tmp_path, [7, 8])
+    with pytest.raises(catalog.CatalogError, match="found images of 7 and others, of no object"):
+        catalog.read_sglc1(tmp_path, track="space")
+    with pytest.raises(cutouts.CutoutError, match="No such file"):
+        catalog.read_sglc1(tmp_path / "absent", track="space")
+
+
+SGLC2 = ("VIS", "J", "Y", "H")
+
+
+def sglc2(folder, rows, ids, name="image_catalog2.0train.csv"):
+    header, row = truth.HEADER, [truth.line(n, n_sources=str(s)) for n, s in rows]
+    lay(folder, name, content=("# c\n" + header + "".join(row)).encode())
+    names = (f"Public/EUC_{band}/imageEUC_{band}-{n}.fits" for band in SGLC2 for n in ids)
+    return lay(folder, *names)
+
+
+def test_second_challenge_joins_all_bands_and_labels_by_the_rule_asked_for(tmp_path):
+    sglc2(tmp_path, [("200001", 0), ("200000", 1)], ["200000", "200001"])
+    read = partial(catalog.read_sglc2, tmp_path, duplicates="drop")
+    table, counts = read(label=catalog.label_source_added)
+    bands = [f"path_{band}" for band in ("VIS", "Y", "J", "H")]
+    assert list(table) == ["object_id", "label", "split", *bands, *truth.NAMES]
+    assert table["label"].tolist() == [0, 1]
+    for row in table.itertuples():
+        for column in bands:
+            band = column.removeprefix("path_")
+            name = f"Public/EUC_{band}/imageEUC_{band}-{row.object_id}.fits"
+            assert getattr(row, column) == str(tmp_path / name)
+    assert counts == catalog.CatalogCounts(2, 2, 0, 0)
+    rule = partial(catalog.label_n_pix, minimum=4)
+    assert read(label=rule)[0]["label"].tolist() == [0, 0]  # n_pix_source is 3
+    with pytest.raises(TypeError):
+        read()
+
+
+MISSING = "213913 226305 233597 244071 259871 261145 270458 288731 294173"
+
+
+def test_nine_missing_objects_are_published_and_a_tenth_is_refused_if_strict(tmp_path):
+    ids = [*MISSING.split(), "200000", "200001"]
+    sglc2(tmp_path, [(n, 1) for n in ids], ids[-2:])
+    read = partial(
+        catalog.read_sglc2, tmp_path, duplicates="drop", label=catalog.label_source_added
+    )
+    assert read(strict=True)[1] == catalog.CatalogCounts(11, 2, 9, 0)
+    for band in SGLC2:
+        (tmp_path / f"Public/EUC_{band}/imageEUC_{band}-200001.fits").unlink()
+    assert read()[1] == catalog.CatalogCounts(11, 1, 10, 0)
+    with pytest.raises(catalog.CatalogError, match="no image of object_id 200001 and 0 more"):
+        read(strict=True)
+
+
+def test_images_of_dropped_duplicates_are_extras(tmp_path):
+    rows = [("210000", 1), ("200000", 1), ("210000", 0)]
+    sglc2(tmp_path, rows, ["210000", "200000"])
+    for duplicates, label, counts in (
+        ("drop", [1], (1, 1, 0, 4)),
+        ("first", [1, 1], (2, 2, 0, 0)),
+        ("last", [1, 0], (2, 2, 0, 0)),
+    ):
+        with pytest.warns(UserWarning, match="of 3 rows dropped"):
+            table, found = catalog.read_sglc2(
+                tmp_path, duplicates=duplicates, label=catalog.label_source_added
+            )
+        assert table["label"].tolist() == label
+        assert found == catalog.CatalogCounts(*counts)
+
+
+def test_corrected_copy_beside_the_catalog_must_be_chosen(tmp_path):
+    sglc2(tmp_path / "deep", [("1", 1)], ["1"])
+    sglc2(tmp_path / "deep", [("1", 0)], ["1"], name="image_catalog2.0train_corrigido.csv")
+    read = partial(catalog.read_sglc2, duplicates="drop", label=catalog.label_source_added)
+    with pytest.raises(catalog.CatalogError, match=r"found 2 truth tables \(.*truth_path="):
+        read(tmp_path)
+    path = tmp_path / "deep/image_catalog2.0train_corrigido.csv"
+    table, counts = read(tmp_path, truth_path=path)
+    assert table["label"].tolist() == [0]
+    assert counts == catalog.CatalogCounts(1, 1, 0, 1)  # the other catalog
+    with pytest.raises(catalog.CatalogError, match=r"found 0 truth tables \(none\)"):
+        read(tmp_path / "deep/Public")
+    sglc2(tmp_path, [("1", 1)], [])  # one in the folder itself comes before those below
+    assert read(tmp_path)[0]["label"].tolist() == [1]
+
+
+TASK_1 = {
+    "layout": "{split}/{name}",
+    "splits": ("train", "val"),
+    "classes": {"no": 0, "sphere": 1, "vort": 2},
+}
+TASK_2 = {
+    "layout": "{split}_{name}",
+    "splits": ("train", "test"),
+    "classes": {"nonlenses": 0, "lenses": 1},
+}
+
+
+@pytest.mark.parametrize("root", ["", "dataset", "a/b"])
+def test_deeplense_task_1_is_labeled_by_its_folders(tmp_path, root):
+    names = [f"{s}/{c}/{n}.npy" for s in ("val", "train") for c in ("vort", "no", "sphere")
+             for n in (10, 2)]  # fmt: skip
+    lay(tmp_path / root, *names)
+    table, counts = catalog.read_class_folders(tmp_path, **TASK_1)
+    assert table["object_id"].tolist() == sorted(name[:-4] for name in names)
+    for row in table.itertuples():
+        split, name, _ = row.object_id.split("/")
+        assert (row.split, row.class_name) == (split, name)
+        assert row.label == {"no": 0, "sphere": 1, "vort": 2}[name]
+        assert row.path == str(tmp_path / root / f"{row.object_id}.npy")
+    assert list(table) == ["object_id", "label", "split", "class_name", "path"]
+    assert table["label"].dtype == np.int64
+    assert counts == catalog.CatalogCounts(12, 12, 0, 0)
+
+
+def test_deeplense_task_2_is_labeled_by_its_folders(tmp_path):
+    lay(tmp_path, "train_lenses/1.npy", "train_nonlenses/1.npy", "test_lenses/1.npy",
+        "test_nonlenses/1.npy", "test_nonlenses/00123.npy")  # fmt: skip
+    table, _ = catalog.read_class_folders(tmp_path, **TASK_2)
+    assert rows_of(table[["object_id", "label", "split", "class_name"]]) == {
+        "object_id": ["test_lenses/1", "test_nonlenses/00123", "test_nonlenses/1",
+                      "train_lenses/1", "train_nonlenses/1"],
+        "label": [1, 0, 0, 1, 0],
+        "split": ["test", "test", "test", "train", "train"],
+        "class_name": ["lenses", "nonlenses", "nonlenses", "lenses", "nonlenses"],
+    }  # fmt: skip
+
+
+def test_other_files_beside_classes_are_extras(tmp_path):
+    used = [
+        f"{split}_{name}/1.npy" for split in ("train", "test") for name in ("lenses", "nonlenses")
+    ]
+    extra = ["README.md", "train_lenses/1.npz", "train_lenses/x/1.npy", "val_lenses/1.npy",
+             "train_lenses/.npy", "__MACOSX/train_lenses/._1.npy", "1.npy"]  # fmt: skip
+    lay(tmp_path, *used, *extra)
+    table, counts = catalog.read_class_folders(tmp_path, **TASK_2)
+    assert sorted(table["path"]) == sorted(str(tmp_path / name) for name in used)
+    assert counts == catalog.CatalogCounts(4, 4, 0, len(extra))
+
+
+def test_class_without_files_is_named(tmp_path):
+    lay(tmp_path, "train/no/1.npy", "train/sphere/1.npy", "val/no/1.npy", "val/vort/1.npy")
+    with pytest.raises(catalog.CatalogError, match="folder train/vort, val/sphere below it"):
+        catalog.read_class_folders(tmp_path, **TASK_1)
+
+
+@pytest.mark.parametrize("layout", ["{split}", "{name}", "x"])
+def test_layout_that_mixes_classes_or_splits_is_refused(tmp_path, layout):
+    with pytest.raises(ValueError, match="expected a folder for each split and class"):
+        catalog.read_class_folders(tmp_path, **TASK_1 | {"layout": layout})
+
+
+def test_class_folders_without_splits_need_one_name_for_it(tmp_path):
+    lay(tmp_path, "no/1.npy", "sphere/1.npy", "vort/1.npy")
+    one = {"layout": "{name}", "splits": ["all"]}
+    table, _ = catalog.read_class_folders(tmp_path, **TASK_1 | one)
+    assert table["object_id"].tolist() == ["no/1", "sphere/1", "vort/1"]
+    assert table["split"].tolist() == ["all"] * 3
+
+
+def test_the_same_class_folder_twice_names_both_files(tmp_path):
+    lay(tmp_path, *(f"{root}/{s}/{c}/1.npy" for root in "ab" for s in ("train", "val")
+                    for c in ("no", "sphere", "vort")))  # fmt: skip
+    with pytest.raises(catalog.CatalogError) as caught:
+        catalog.read_class_folders(tmp_path, **TASK_1)
+    for root in "ab":
+        assert str(tmp_path / root / "train/no/1.npy") in str(caught.value)
+    assert "object_id train/no/1 twice" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [b"a\n", b"\xff", b"a\x1b[0m"])
+def test_file_name_that_cannot_be_printed_is_refused(tmp_path, name):
+    lay(tmp_path, *(f"train/{c}/1.npy" for c in TASK_1["classes"]))
+    path = os.path.join(os.fsencode(tmp_path), b"train/no", name + b".npy")
+    with open(path, "wb"):
+        pass
+    with pytest.raises(catalog.CatalogError, match="cannot be printed") as caught:
+        catalog.read_class_folders(tmp_path, **TASK_1 | {"splits": ["train"]})
+    assert str(caught.value).isprintable()

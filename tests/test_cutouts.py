@@ -5,7 +5,6 @@ import io
 import os
 import pickle
 import random
-import signal
 import time
 import tracemalloc
 import warnings
@@ -15,10 +14,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from cast_lens import cutouts
+from cast_lens import cutouts, fits_image
+from tests import fits_files
+from tests.fits_files import HEADER, PIXELS, by_hand, encode
 
 FOLDERS = {"R": "Band1", "I": "Band2", "G": "Band3", "U": "Band4"}
-END = b"END".ljust(80)
 
 # shared/facts/datasets.md, section 9: min, median, max, std, masked pixels (>= 99) of every file.
 PUBLISHED = """
@@ -56,15 +56,6 @@ U 100008 -7.69e-12 3.73e-14 9.39e-12 2.06e-12 212
 U 100012 -7.57e-12 1.09e-13 2.68e-11 2.58e-12 0
 """.splitlines()[1:]
 
-HEADER = [
-    "SIMPLE  =                    T",
-    "BITPIX  =                  -32",
-    "NAXIS   =                    2",
-    "NAXIS1  =                    3",
-    "NAXIS2  =                    2",
-]
-PIXELS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-
 
 @pytest.fixture
 def write(tmp_path):
@@ -80,34 +71,8 @@ def write(tmp_path):
 @pytest.fixture
 def no_waiting():
     """Fail after ten seconds instead of waiting for ever."""
-
-    def stop(*_):
-        raise TimeoutError("waited ten seconds")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(10)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-def encode(pixels=PIXELS, **cards):
-    """Bytes of a FITS file as astropy writes it, with further cards afterwards."""
-    stream = io.BytesIO()
-    fits.PrimaryHDU(pixels).writeto(stream)
-    data = stream.getvalue()
-    if cards:
-        end = b"".join(fits.Card(key, value).image.encode() for key, value in cards.items())
-        data = data.replace(END + b" " * len(end), end + END, 1)
-    return data
-
-
-def by_hand(cards, pixels=PIXELS):
-    """Bytes of a FITS file written without astropy; cards are text or bytes."""
-    cards = [card if isinstance(card, bytes) else card.encode("latin-1") for card in cards]
-    header = b"".join(card.ljust(80) for card in [*cards, END])
-    data = pixels.astype(">f4").tobytes()
-    return header + b" " * (-len(header) % 2880) + data + b"\0" * (-len(data) % 2880)
+    with fits_files.within(seconds=10):
+        yield
 
 
 def refused(path, *reasons):
@@ -151,6 +116,22 @@ def test_real_pixel_statistics_are_the_published_ones(real_data):
                 numbers = [f"{statistics[name][n]:.2e}" for name in ("min", "median", "max", "std")]
                 found[band, row[0]] = [*numbers, str(counts.n_masked[n])]
     assert found == {(band, name): rest for band, name, *rest in map(str.split, PUBLISHED)}
+
+
+def test_real_batches_are_the_real_cutouts(real_data):
+    table, _ = cutouts.find_cutouts(real_data / "sglc1/ground_based")
+    out = np.full((len(table), 101, 101, 4), 7, np.float32)
+    counts = [
+        cutouts.read_into(table[f"path_{band}"], out[..., n], mask_value=100)
+        for n, band in enumerate("RIGU")
+    ]
+    for k, row in enumerate(table.itertuples(index=False)):
+        image, alone = cutouts.read_cutout(row[1:], mask_value=100)
+        assert out[k].tobytes() == image.tobytes()
+        assert tuple(c.n_masked[k] for c in counts) == alone.n_masked
+    # datasets.md, section 9: R-100023, U-100003 and U-100008 have masked pixels.
+    assert [c.n_masked.sum() for c in counts] == [15, 0, 0, 49 + 212]
+    assert not any(c.errors or c.n_nonfinite.any() or c.is_constant.any() for c in counts)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "i8", "f4", "f8"])
@@ -243,6 +224,8 @@ def test_mask_value_is_compared_as_float32(write):
 def test_mask_value_must_be_finite(write, mask_value):
     with pytest.raises(ValueError, match="mask_value"):
         cutouts.read_cutout([write(encode())], mask_value=mask_value)
+    with pytest.raises(ValueError, match="mask_value"):
+        cutouts.read_into([], np.zeros((0, 2, 3), np.float32), mask_value=mask_value)
 
 
 @pytest.mark.parametrize("paths", [[], "image.fits", Path("image.fits")])
@@ -257,6 +240,49 @@ def test_bands_of_different_shape_name_both_files(write):
         cutouts.read_cutout([a, b])
     assert caught.value.reason == "shape"
     assert str(a) in str(caught.value) and str(b) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((1, 2, 3)),
+        np.zeros((1, 2, 3), ">f4"),
+        np.zeros((2, 2, 3), np.float32),
+        np.zeros((1, 2, 3, 1), np.float32),
+        np.zeros((1, 0, 3), np.float32),
+        np.broadcast_to(np.float32(0), (1, 2, 3)),
+        [[[0, 0, 0], [0, 0, 0]]],
+        np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (1, 2**11, 2**10), (0, 0, 0)),
+    ],
+)
+def test_images_go_only_into_an_array_that_can_take_them(write, out):
+    with pytest.raises(ValueError, match="out "):
+        cutouts.read_into([write(encode())], out)
+
+
+def test_array_may_be_of_any_memory_layout(write):
+    path = write(encode())
+    for out in (
+        np.zeros((2, 2, 3), np.float32),
+        np.zeros((2, 3, 2), np.float32).transpose(0, 2, 1),
+        np.zeros((2, 2, 3), np.float32)[::-1],
+        np.zeros((2, 4, 6), np.float32)[:, ::2, ::2],
+        np.zeros((2, 2, 3, 5), np.float32)[..., 4],
+    ):
+        assert not cutouts.read_into([path, path], out).errors
+        assert out.tolist() == [PIXELS.tolist()] * 2
+
+
+def test_empty_batch_is_read():
+    counts = cutouts.read_into([], np.zeros((0, 2, 3), np.float32))
+    assert counts.n_masked.shape == counts.is_constant.shape == (0,) and counts.errors == {}
+
+
+def test_missing_file_of_an_object_is_named_so(write):
+    out = np.ones((2, 2, 3), np.float32)
+    errors = cutouts.read_into([None, write(encode())], out).errors
+    assert [error.reason for error in errors.values()] == ["missing_band"]
+    assert out.tolist() == [[[0] * 3] * 2, PIXELS.tolist()]
 
 
 def cuts():
@@ -408,7 +434,7 @@ def test_huge_file_and_gzip_bomb_are_refused_within_bounded_memory(write, no_wai
     tracemalloc.start()
     try:
         assert "more than 33554432 bytes" in refused(path, "shape")
-        assert tracemalloc.get_traced_memory()[1] < 2.2 * cutouts.MAX_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 2.2 * fits_image.MAX_BYTES
     finally:
         tracemalloc.stop()
 

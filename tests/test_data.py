@@ -1,14 +1,13 @@
 """Data files named, cached and downloaded, against a server that misbehaves; fault 20."""
 
 import contextlib
+import errno
 import hashlib
-import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,37 +17,16 @@ import pooch
 import pytest
 
 from cast_lens import data
+from tests import loopback
+from tests.loopback import reply, silent, status
 
 ROOT = Path(data.__file__).parents[1]
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802
-        self.server.requests += 1
-        answer = self.server.answers.pop(0) if self.server.answers else status(503)
-        answer(self)
-
-    def log_message(self, *_):
-        pass
-
-
-def reply(handler, body, *, length=None, media_type="text/csv"):
-    handler.send_response(200)
-    handler.send_header("Content-Type", media_type)
-    if length is not None:
-        handler.send_header("Content-Length", str(length))
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
 def good(handler):
     reply(handler, CONTENT, length=len(CONTENT))
-
-
-def status(code):
-    return lambda handler: handler.send_error(code)
 
 
 def cut(n, *, length=300_000):
@@ -71,10 +49,6 @@ def cut_chunks(handler):
     handler.end_headers()
     handler.wfile.write(b"400\r\n" + CONTENT[:1024] + b"\r\n400\r\n" + CONTENT[1024:1500])
     handler.close_connection = True
-
-
-def silent(handler):
-    handler.server.released.wait(20)
 
 
 def stalled(handler):
@@ -123,15 +97,24 @@ def places(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    """Serve `answers` one after the other, counting the requests; 503 when they are used up."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.daemon_threads = True
-        running.requests, running.answers, running.released = 0, [], threading.Event()
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with loopback.serve() as running:
         yield running
-        running.released.set()
-        running.shutdown()
+
+
+def test_hash_tells_what_it_has_read(tmp_path):
+    (tmp_path / "file").write_bytes(CONTENT * 4)
+    blocks = []
+    data.sha256(tmp_path / "file", told=blocks.append)
+    assert b"".join(blocks) == CONTENT * 4 and len(blocks) > 1
+
+
+def test_space_is_required_to_the_byte(tmp_path, monkeypatch):
+    usage = data.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda folder: usage)
+    data.require_space(tmp_path, 1000)
+    with pytest.raises(OSError, match="1001 bytes needed, 1000 free") as caught:
+        data.require_space(tmp_path, 1001)
+    assert caught.value.errno == errno.ENOSPC and str(tmp_path) in str(caught.value)
 
 
 @pytest.fixture
