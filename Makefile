@@ -26,7 +26,8 @@ export PYTHONUNBUFFERED = 1
 .DEFAULT_GOAL := help
 .PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
     reproduce-active-learning data-active-learning \
-    mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check
+    mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check \
+    data-sglc1-space data-sglc1-ground data-sglc2
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
@@ -48,6 +49,15 @@ reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends
 
 data-active-learning: $(STAMP)  ## download and verify the data of Li, Eadie & Walmsley (2025)
 	$(BIN)/python -m reproductions active_learning --real --data-only $(if $(DATA),--data '$(DATA)')
+
+data-sglc1-space: $(STAMP)  ## download, verify and unpack the I SGLC, space track; DATA=archive-or-folder
+	$(BIN)/cast-lens data sglc1-space $(if $(DATA),--data '$(DATA)')
+
+data-sglc1-ground: $(STAMP)  ## download, verify and unpack the I SGLC, ground track; DATA=archive-or-folder
+	$(BIN)/cast-lens data sglc1-ground $(if $(DATA),--data '$(DATA)')
+
+data-sglc2: $(STAMP)  ## download, verify and unpack the II SGLC (19 GB); DATA=archive-or-folder
+	$(BIN)/cast-lens data sglc2 $(if $(DATA),--data '$(DATA)')
 
 mock-sglc2: $(MOCK_STAMP)  ## write a stand-in II SGLC: N=20000 QUIRKS=1 ...
 	$(MOCK) sglc2
@@ -77,7 +87,7 @@ test: $(STAMP)  ## the tests that need neither GPU nor network, under three minu
 test-all: $(STAMP)  ## all tests but those for a GPU and for the papers' own libraries
 	$(BIN)/python -m pytest -m "not gpu and not parity"
 
-bench: $(STAMP)  ## measure speed and memory, as ratios; results join the table
+bench: $(MOCK_STAMP)  ## measure speed and memory, as ratios; results join the table
 	$(BIN)/python -m tests.benchmarks
 
 parity: $(STAMP) .venv-paper/installed  ## hold what we wrote ourselves against the papers' libraries

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cast_lens import __version__
 
+SURVEYS = ["sglc1-space", "sglc1-ground", "sglc2"]  # those of cast_lens.archive, which costs time
+
 
 def main(arguments=None):
     """Run the command line."""
@@ -17,11 +19,19 @@ def main(arguments=None):
 
 
 def _errors():
-    from cast_lens import catalog, cutouts, scores
+    from cast_lens import catalog, cutouts, data, scores, tarball
     from cast_lens.mock import contents
 
-    mock = contents.CheckError
-    return OSError, catalog.CatalogError, cutouts.CutoutError, scores.ScoreError, mock
+    return (
+        OSError,
+        catalog.CatalogError,
+        contents.CheckError,
+        cutouts.CutoutError,
+        data.DataError,
+        data.DataUnavailableError,
+        scores.ScoreError,
+        tarball.ArchiveError,
+    )
 
 
 def _parser():
@@ -82,6 +92,17 @@ def _parser():
     seven = _command(commands, "mock-check", _mock_check, "compare a stand-in survey with facts",
                      "cast-lens mock-check data/mock-sglc2-seed0")  # fmt: skip
     seven.add_argument("folder", type=Path, help="folder that `cast-lens mock` finished")
+    seven.add_argument("--real", type=Path, help="folder of the real survey, to stand beside it")
+    seven.add_argument("--sample", type=at_least(1), default=2000,
+                       help="objects whose noise, border, center are measured (2000)")  # fmt: skip
+
+    eight = _command(commands, "data", _data, "download, verify and unpack a public survey",
+                     "cast-lens data sglc1-space --folder ~/surveys")  # fmt: skip
+    eight.add_argument("survey", choices=SURVEYS, metavar="SURVEY", help=", ".join(SURVEYS))
+    eight.add_argument("--folder", type=Path, default=Path("data"), help="where it goes (data)")
+    eight.add_argument(
+        "--data", metavar="PATH", help="the archive, or the unpacked survey, of yours"
+    )
     return parser
 
 
@@ -201,6 +222,7 @@ def _mock(options):
               f"{found['objects_per_second']:.1f} a second, "
               f"{found['objects_per_second_per_core']:.1f} a second and core")  # fmt: skip
     if not options.no_check:
+        options.real, options.sample = None, 2000
         _mock_check(options)
 
 
@@ -221,8 +243,15 @@ def _mock_check(options):
     from cast_lens import report
     from cast_lens.mock import check, comparison
 
-    print(report.tabulate(comparison.readable(check.check(options.folder))))
+    found = check.check(options.folder, real=options.real, sample=options.sample)
+    print(report.tabulate(comparison.readable(found)))
     print(f"pictures and what the words mean: {options.folder / 'Check'}")
+
+
+def _data(options):
+    from cast_lens import archive
+
+    print(archive.get(options.survey, options.folder, data=options.data))
 
 
 def _print(rows, as_json, report):

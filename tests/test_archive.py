@@ -469,3 +469,9 @@ def test_published_surveys_are_those_of_the_challenges():
     assert counts == {
         "sglc1-space": {1, 20_000}, "sglc1-ground": {1, 20_000}, "sglc2": {1, 99_991},
     }  # fmt: skip
+
+
+def test_the_command_line_offers_all_surveys():
+    from cast_lens import cli
+
+    assert list(archive.SURVEYS) == cli.SURVEYS

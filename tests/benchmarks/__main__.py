@@ -9,7 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from cast_lens import report, run, table
-from tests.benchmarks import bench_acquisition, bench_import, bench_metrics, bench_training
+from tests.benchmarks import (
+    bench_acquisition,
+    bench_augment,
+    bench_fits,
+    bench_import,
+    bench_metrics,
+    bench_mock,
+    bench_training,
+)
 
 # What Li, Eadie & Walmsley (2025) say of costs; the row of claims.csv is cost/<name>.
 COSTS = {"badge_focal_over_cross_entropy", "training_focal_over_cross_entropy"}
@@ -18,7 +26,9 @@ COSTS = {"badge_focal_over_cross_entropy", "training_focal_over_cross_entropy"}
 def main():
     """Measure, print, and write runs/benchmarks-seed0/reproduced.csv."""
     measured = []
-    for bench in (bench_import, bench_acquisition, bench_training):
+    for bench in (
+        bench_import, bench_fits, bench_augment, bench_mock, bench_acquisition, bench_training,
+    ):  # fmt: skip
         rows = bench.rows()
         print(shown(rows), flush=True)
         measured += rows
