@@ -912,7 +912,7 @@ def command(monkeypatch):
     monkeypatch.setitem(sys.modules, "lenstronomy", installed)
     checked = []
     check = types.ModuleType("check")
-    check.check = lambda folder: checked.append(folder) or pd.DataFrame({"fact": ["lenses"]})
+    check.check = lambda folder, real=None, sample=0: checked.append(folder) or pd.DataFrame({"fact": ["lenses"]})
     monkeypatch.setattr(cast_lens.mock, "check", check, raising=False)
     monkeypatch.setitem(sys.modules, "cast_lens.mock.check", check)
     monkeypatch.setattr("cast_lens.mock.comparison.readable", lambda table: table)
