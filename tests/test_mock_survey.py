@@ -912,7 +912,8 @@ def command(monkeypatch):
     monkeypatch.setitem(sys.modules, "lenstronomy", installed)
     checked = []
     check = types.ModuleType("check")
-    check.check = lambda folder, real=None, sample=0: checked.append(folder) or pd.DataFrame({"fact": ["lenses"]})
+    found = pd.DataFrame({"quantity": ["lenses"], "known": ["0.5"]})
+    check.check = lambda folder, **options: checked.append(folder) or found
     monkeypatch.setattr(cast_lens.mock, "check", check, raising=False)
     monkeypatch.setitem(sys.modules, "cast_lens.mock.check", check)
     monkeypatch.setattr("cast_lens.mock.comparison.readable", lambda table: table)
