@@ -936,7 +936,7 @@ def test_the_command_writes_checks_and_says_what_is_there(command, tmp_path, cap
     assert command("sglc2", folder, "--n", 20, "--seed", 3, "--workers", 1) == (0, [folder])
     out, err = capsys.readouterr()
     assert f"{folder}: finished, 20 objects in 40 files" in out and "a second and core" in out
-    assert "fact" in out and "lenses" in out and f"{folder}/Check" in out
+    assert "quantity" in out and "lenses" in out and f"{folder}/Check" in out
     assert "0/20 [" in err and "object/s]" in err
     manifest = survey.read_manifest(folder)
     assert (manifest["n"], manifest["seed"]) == (20, 3)
