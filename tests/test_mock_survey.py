@@ -435,7 +435,7 @@ def test_numpy_integers_are_numbers(tmp_path):
     ("maker", "difference"),
     [(Tiny(seed=1), "seed: 0 then, 1 now"),
      (Tiny(size=301), "parameters.size: 300 then, 301 now"),
-     (Tiny(survey="other"), "survey: 'tiny' then, 'other' now"),
+     (Tiny(survey="other"), "stand-in survey tiny, not other"),
      (Named(), "parameters.telescope: None then, 'challenge' now")],
 )  # fmt: skip
 @pytest.mark.parametrize("n", [20, 30])
@@ -709,7 +709,9 @@ def kill_at_random_moments(path, n):
         write(path / f"whole{size}", n=size)
         whole[size] = contents(path / f"whole{size}")
     took = time.perf_counter() - start
-    for k in range(n):
+    for k in range(5 * n):  # some had just finished; how many depends on the machine's other load
+        if killed == n:
+            break
         cut, size = path / f"cut{k // 3}", sizes[k % 3 > 0]  # three kills in each folder
         process = fork(write, cut, n=size)
         time.sleep(moments.uniform(0, 0.5 * took))
@@ -810,17 +812,17 @@ def wait_for(condition, seconds=20):
 
 
 def test_random_kills_end_as_an_uninterrupted_survey(tmp_path):
-    found = json.loads(finish(child(kill_at_random_moments, tmp_path, 20)))
+    found = json.loads(finish(child(kill_at_random_moments, tmp_path, 10)))
     assert found["torn"] == 0
-    assert found["killed"] >= 8  # the others had just finished
+    assert found["killed"] == 10
     assert found["files"] == 2 * 47 + 2 + 2 + 2 + 12
 
 
 @pytest.mark.slow
 def test_many_random_kills_end_as_an_uninterrupted_survey(tmp_path):
-    found = json.loads(finish(child(kill_at_random_moments, tmp_path, 150), timeout=600))
+    found = json.loads(finish(child(kill_at_random_moments, tmp_path, 100), timeout=600))
     assert found["torn"] == 0
-    assert found["killed"] >= 75
+    assert found["killed"] == 100
 
 
 @pytest.mark.slow

@@ -207,7 +207,13 @@ def _begin(folder, maker, identity, n):
         fixed |= {f"{group}.{key}": value for key, value in identity[group].items()}
     shutil.rmtree(_scratch(folder), ignore_errors=True)  # what a kill left
     remedy = "Name another folder, or remove this one."
-    run.claim(folder / ".mock/survey.json", fixed, remedy, scratch=_scratch(folder))
+    path = folder / ".mock/survey.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else fixed
+    if found["survey"] != fixed["survey"]:  # then all else differs too
+        raise run.RunError(
+            f"{folder} holds the stand-in survey {found['survey']}, not {fixed['survey']}. {remedy}"
+        )
+    run.claim(path, fixed, remedy, scratch=_scratch(folder))
     begun = _begun(folder)
     if n < begun["n"]:
         raise run.RunError(
