@@ -161,33 +161,30 @@ def leaks(catalog, parts, *, groups=None):
         groups: As for `audit`.
 
     Returns:
-        DataFrame of column, value, object_id, part, other_object_id, other_part: a row for each
-        value and pair of parts that meet in it, with one object of either.
+        DataFrame of column, value, object_id, part, other_object_id, other_part. A value that is
+        in m parts has m - 1 rows, each with an object of one part and one of the next.
 
     Raises:
         FoldError: If a part is empty, or has a position that is none or is there twice in it.
     """
-    columns = _columns(catalog, groups)
-    rows = np.concatenate([_checked(catalog, name, parts[name]) for name in parts] or [[]])
-    part = np.repeat(np.arange(len(parts)), [len(each) for each in parts.values()])
-    names, ids, found = list(parts), catalog["object_id"].to_numpy(), []
-    for column in columns:
-        values = catalog[column].to_numpy()[rows.astype(np.int64)]
-        codes, _ = pd.factorize(values)
-        # Of each value, one object a part, in the order of the parts.
-        known = np.flatnonzero(codes >= 0)
-        pairs = pd.DataFrame({"code": codes[known], "part": part[known], "at": known})
-        pairs = pairs.sort_values(["code", "part"], kind="stable").drop_duplicates(["code", "part"])
-        code, which, at = (pairs[name].to_numpy() for name in ("code", "part", "at"))
-        for k in np.flatnonzero(code[1:] == code[:-1]).tolist():
-            one, two = at[k], at[k + 1]
-            found.append(
-                (column, values[one], ids[rows[one]], names[which[k]],
-                 ids[rows[two]], names[which[k + 1]])
-            )  # fmt: skip
-    return pd.DataFrame(
-        found, columns=["column", "value", "object_id", "part", "other_object_id", "other_part"]
+    used = pd.concat(
+        catalog.iloc[_checked(catalog, name, positions)].assign(_part=name)
+        for name, positions in parts.items()
     )
+    found = []
+    for column in _columns(catalog, groups):
+        # Of each value one object a part, in the order of the parts.
+        first = used[used[column].notna()].drop_duplicates([column, "_part"])
+        first = first.sort_values(column, kind="stable")
+        one, two = first[:-1], first[1:]
+        meet = one[column].to_numpy() == two[column].to_numpy()
+        one, two = one[meet], two[meet]
+        found.append(pd.DataFrame({
+            "column": column, "value": one[column].to_numpy(object),
+            "object_id": one["object_id"].to_numpy(), "part": one["_part"].to_numpy(),
+            "other_object_id": two["object_id"].to_numpy(), "other_part": two["_part"].to_numpy(),
+        }))  # fmt: skip
+    return pd.concat(found, ignore_index=True)
 
 
 def held_together(catalog, columns):
@@ -221,7 +218,7 @@ def _assign(catalog, k, seed, columns, stratify):
     options = {"n_splits": k, "shuffle": True, "random_state": seed}
     fold = np.full(len(catalog), -1)
     try:
-        if len(np.unique(sets)) < len(sets):
+        if sets.max(initial=-1) + 1 < len(sets):
             found = StratifiedGroupKFold(**options).split(sets, labels, sets)
         elif stratify:
             found = StratifiedKFold(**options).split(sets, labels)
@@ -229,15 +226,15 @@ def _assign(catalog, k, seed, columns, stratify):
             found = KFold(**options).split(sets)
         for n, (_, test) in enumerate(found):
             fold[place[test]] = n
+        sizes = np.bincount(fold, minlength=k)
+        if not sizes.all():
+            raise ValueError(f"fold {np.argmin(sizes)} stays empty")
     except ValueError as error:
-        raise FoldError(f"{k} folds of {len(catalog)} objects cannot be made: {error}") from error
-    sizes = np.bincount(fold, minlength=k)
-    if not sizes.all():
         raise FoldError(
-            f"fold {np.argmin(sizes)} of {k}: found none of {len(catalog)} objects left for it, "
-            f"which {', '.join(columns)} bind into {len(np.unique(sets))} sets; ask for fewer "
-            "folds, or hold fewer columns together"
-        )
+            f"{k} folds of {len(catalog)} objects, which {', '.join(columns)} bind into "
+            f"{sets.max(initial=-1) + 1} sets, cannot be made: {error}; ask for fewer folds, or "
+            "hold fewer columns together"
+        ) from error
     return fold
 
 
