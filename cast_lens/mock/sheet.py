@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-from astropy.visualization import make_lupton_rgb
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -187,7 +186,11 @@ def _in_color(image):
         return image[0]
     noise = np.median([pixels.noise(plane)[0] for plane in image])
     above = [plane - np.median(plane) for plane in image.astype(np.float64)]
-    return make_lupton_rgb(*above[::-1], minimum=0, stretch=STRETCH * max(noise, 1e-300), Q=8)
+    # Each band by itself: make_lupton_rgb keeps the hue of saturated cores and so darkens them.
+    bright = np.arcsinh(
+        np.maximum(np.stack(above[::-1], axis=-1), 0) / (STRETCH * max(noise, 1e-300))
+    )
+    return bright / max(bright.max(), 1e-300)
 
 
 def _picture(row, bands, bounds, mask_value):
