@@ -95,7 +95,15 @@ def test_stand_in_has_the_shape_of_the_real_table(objects):
     assert objects["object_id"].is_unique
 
 
-@pytest.mark.parametrize("config", [TINY, TINY_ACTIVE, TINY_BEYOND, paper.Baseline(4, 3)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        pytest.param(TINY_ACTIVE, marks=pytest.mark.slow),
+        pytest.param(TINY_BEYOND, marks=pytest.mark.slow),
+        paper.Baseline(4, 3),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 def test_labels_of_test_objects_never_change_a_score(objects, two_splits, config):
     first = paper.reproduce(config, objects, 0)["scores"]
@@ -129,6 +137,7 @@ def test_lenses_found_are_those_among_the_objects_bought(objects, two_splits):
         assert row["value"] == part.loc[part["position"] < row["n_train"], "label"].sum()
 
 
+@pytest.mark.slow
 def test_every_strategy_starts_from_the_same_labels_and_network(objects, two_splits):
     starts = []
     for strategy in paper.STRATEGIES:
@@ -227,6 +236,7 @@ def test_real_only_stops_where_the_data_are_not_to_be_had(tmp_path, offline):
         paper.main(["--real", "--output", str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_another_seed_or_configuration_is_refused_in_the_same_folder(
     tmp_path, monkeypatch, offline
 ):
@@ -261,7 +271,9 @@ def test_a_loss_that_is_not_finite_stops_the_experiment(objects, two_splits):
         paper.run_splits(dataclasses.replace(TINY, learning_rate=float("nan")), objects, 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stopped_baseline_is_not_taken_for_a_result(tmp_path, root, number):
     """scikit-learn's fit swallows KeyboardInterrupt and returns a half-trained network."""
     code = (
