@@ -1,7 +1,7 @@
 """A stand-in survey beside what is known of the real one: table, pictures, and whether it leaks.
 
-known.csv holds what is known, each number with its source and a tolerance fixed beforehand. What a
-stand-in has is measured from its files, as by anyone who got them.
+known.csv holds what is known, each number with its source and tolerance. What a stand-in
+has is measured from its files, as by anyone who got them.
 """
 
 import os

@@ -20,8 +20,8 @@ TABLE = [
 UNDECIDABLE = "undecidable at this n"
 OUTCOMES = ("met", "not met", UNDECIDABLE, "not compared")
 _LEGEND = """*met*: all of the interval is within the target; *not met*: none of it; *undecidable at
-this n*: it straddles an end. Targets were fixed beforehand, in known.csv. A probe named leak_ must
-be at chance; of all that are, one in forty is called a leak.
+this n*: it straddles an end. Targets are those of known.csv; the stand-in was adjusted towards
+them. A probe named leak_ must be at chance; of all that are, one in forty is called a leak.
 """
 READABLE = ["quantity", "band", "known", "stand-in [95 %]", "n", "ratio", "target", "outcome",
             "real (n)"]  # fmt: skip
