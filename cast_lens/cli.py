@@ -103,6 +103,15 @@ def _parser():
     eight.add_argument(
         "--data", metavar="PATH", help="the archive, or the unpacked survey, of yours"
     )
+
+    nine = _command(commands, "check-data", _check_data,
+                    "look at a survey before training on it; exit status 1 if something is wrong",
+                    "cast-lens check-data ~/surveys/SpaceBasedTraining")  # fmt: skip
+    nine.add_argument("folder", type=Path, help="one survey or stand-in, however it was unpacked")
+    nine.add_argument("--output", type=Path, default=Path("runs/check-data"),
+                      help="where page, tables and pictures go (runs/check-data)")  # fmt: skip
+    nine.add_argument("--sample", type=at_least(1), default=2000,
+                      help="objects whose noise is measured (2000)")  # fmt: skip
     return parser
 
 
@@ -253,6 +262,15 @@ def _data(options):
     from cast_lens import archive
 
     print(archive.get(options.survey, options.folder, data=options.data))
+
+
+def _check_data(options):
+    from cast_lens import survey_report
+
+    found = survey_report.check(options.folder, options.output, sample=options.sample)
+    print(found.text)
+    if len(found.problems):
+        sys.exit(1)
 
 
 def _print(rows, as_json, report):

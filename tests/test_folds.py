@@ -249,6 +249,17 @@ def test_leaks_are_the_values_that_a_comparison_of_all_pairs_finds(rows):
         assert row["part"] != row["other_part"]
 
 
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA])
+def test_what_nobody_measured_binds_nothing(nothing):
+    table = make(12)
+    table["plane"] = pd.Series([nothing, "p1", "p2"] * 4, dtype=object)
+    parts = {"train": np.arange(0, 12, 3), "test": np.arange(1, 12, 3)}
+    assert folds.leaks(table, {"one": parts["train"][:2], "two": parts["train"][2:]},
+                       groups=["plane"]).empty  # fmt: skip
+    folds.audit(table, parts, groups=["plane"])
+    assert len(set(folds.held_together(table, ["plane"]))) == 4 + 2
+
+
 def test_audit_names_both_objects_and_what_they_share():
     table = make(20, planes=5000)
     folds.audit(table, {"train": np.arange(10), "test": np.arange(10, 20)}, groups=["ein_area"])

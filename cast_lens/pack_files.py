@@ -1,0 +1,158 @@
+"""The files of a pack, as bytes.
+
+    <input>.npy      images, (records, height, width, band), little-endian, mapped into memory
+    checksums.npy    CRC-32 of each record, uint32, (records, inputs in the order of their names)
+    catalog.csv      one row a record, in the same order; catalog.parquet where pyarrow is installed
+    quarantine.csv   the objects without a record, and why
+    audit.json       what became of all objects and pixels
+    manifest.json    what the pack was made from, the hash of each file, and its own
+
+The CSV files quote what a spreadsheet would run, as `cast_lens.scores` does; `decode_catalog`
+gives back exactly what `encode_catalog` took.
+"""
+
+import csv
+import hashlib
+import io
+import json
+
+import numpy as np
+import pandas as pd
+
+from cast_lens import run
+from cast_lens.scores import escape_cell, unescape_cell
+
+TABLES = ("checksums.npy", "catalog.csv", "catalog.parquet", "quarantine.csv", "audit.json")
+MANIFEST = "manifest.json"
+FORMAT = "cast_lens pack 1"
+
+
+class PackError(run.RunError):
+    """A pack that cannot be made or used; says what was found and what to do."""
+
+
+def array_name(name):
+    """Return the file name of the images of an input."""
+    return f"{name}.npy"
+
+
+def array_header(n, record_shape, dtype):
+    """Return the first bytes of an array file of n records; their number is the same for all n."""
+    stream = io.BytesIO()
+    kind = np.dtype(dtype).newbyteorder("<").str
+    described = {"descr": kind, "fortran_order": False, "shape": (n, *record_shape)}
+    np.lib.format.write_array_header_1_0(stream, described)
+    return stream.getvalue()
+
+
+def array_bytes(array):
+    """Return a small array as the bytes of a .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def encode_catalog(table):
+    """Return a table as the bytes of a CSV file, and the type of each column.
+
+    Args:
+        table: DataFrame; whole numbers, floating-point numbers and truth values keep their type,
+            everything else is text.
+
+    Returns:
+        Bytes; and a dict of "int64", "float64", "bool", "text", or "text or nothing" where a cell
+        is None or NaN.
+    """
+    kinds, columns = {}, {}
+    for name, values in table.items():
+        kind = _number_kind(values.dtype)
+        if kind:
+            columns[str(name)] = values.astype(kind)
+        else:
+            is_none = values.isna()
+            kind = "text or nothing" if is_none.any() else "text"
+            cells = [None if no else escape_cell(str(v)) for v, no in zip(values, is_none)]
+            columns[str(name)] = pd.Series(cells, dtype=object, index=table.index)
+        kinds[str(name)] = kind
+    return csv_text(pd.DataFrame(columns)).encode("utf-8"), kinds
+
+
+def csv_text(table):
+    """Return a table as CSV text, with a quotation where text holds a bare carriage return."""
+    options = {"index": False, "lineterminator": "\n"}
+    text = table.to_csv(**options)
+    return table.to_csv(quoting=csv.QUOTE_NONNUMERIC, **options) if "\r" in text else text
+
+
+def decode_catalog(data, kinds):
+    """Read back what `encode_catalog` wrote.
+
+    Args:
+        data: The bytes.
+        kinds: The types of the columns.
+
+    Returns:
+        The DataFrame, with text as objects of type str.
+    """
+    numbers = {name: kind for name, kind in kinds.items() if not kind.startswith("text")}
+    table = pd.read_csv(
+        io.StringIO(data.decode("utf-8"), newline=""), keep_default_na=False,
+        dtype={name: numbers.get(name, str) for name in kinds},
+        na_values={name: [""] for name, kind in numbers.items() if kind == "float64"},
+        float_precision="round_trip",
+    )  # fmt: skip
+    for name, kind in kinds.items():
+        if name not in numbers:
+            cells = [unescape_cell(text) for text in table[name]]
+            if kind == "text or nothing":
+                cells = [text or None for text in cells]
+            table[name] = pd.Series(cells, dtype=object)
+    return table
+
+
+def _number_kind(dtype):
+    """Return the type that holds all numbers of a column exactly, or None."""
+    if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
+        for kind in ("bool", "int64", "float64"):
+            if np.can_cast(dtype, kind) and (dtype.kind == "f") == (kind == "float64"):
+                return kind
+    return None
+
+
+def encode_manifest(manifest):
+    """Return a dict as the bytes of manifest.json, with a hash of all the rest at its end."""
+    plain = json.dumps(manifest, indent=1)
+    signed = manifest | {"sha256": hashlib.sha256(plain.encode()).hexdigest()}
+    return (json.dumps(signed, indent=1) + "\n").encode()
+
+
+def decode_manifest(path):
+    """Read a manifest.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The dict that `encode_manifest` took.
+
+    Raises:
+        PackError: If there is none, or any bit is not as it was written.
+    """
+    try:
+        data = path.read_bytes()
+        manifest = json.loads(data)
+        del manifest["sha256"]
+        is_sound = manifest["format"] == FORMAT and encode_manifest(manifest) == data
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PackError(
+            f"{path.parent} holds no finished pack: there is no {path.name}; make it, or end "
+            "making it, with `cast-lens pack`"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        is_sound = False
+    if not is_sound:
+        raise PackError(
+            f"{path}: found other bytes than were written, or another format than {FORMAT!r}; make "
+            "the pack again with `cast-lens pack`"
+        )
+    return manifest
