@@ -12,6 +12,7 @@ COMMA := ,
 LIST := $(subst $(EMPTY) ,$(COMMA),$(strip test $(filter-out test,$(subst $(COMMA), ,$(EXTRAS)))))
 STAMP := $(VENV)/installed-$(subst $(COMMA),-,$(LIST))
 MOCK_STAMP := $(VENV)/installed-test-mock
+BENCH_STAMP := $(VENV)/installed-test-mock-bench
 MOCK = $(BIN)/cast-lens mock $(MOCK_OPTIONS)
 MOCK_OPTIONS = --seed $(SEED) $(if $(N),--n $(N)) $(if $(QUIRKS),--quirks) \
     $(if $(TELESCOPE),--telescope $(TELESCOPE)) $(if $(POPULATION),--population $(POPULATION)) \
@@ -27,11 +28,12 @@ export PYTHONUNBUFFERED = 1
 .PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
     reproduce-active-learning data-active-learning \
     mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check \
-    data-sglc1-space data-sglc1-ground data-sglc2
+    data-sglc1-space data-sglc1-ground data-sglc2 check-data pack
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
 	@echo "variables: SCALE=quick|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
+	@echo "of check-data and pack: DATA=folder DTYPE=float32|float16; of bench: BENCH='fits pack'"
 	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
 
 env: $(STAMP)  ## make the environment in .venv; EXTRAS=gpu,jax,mock,cluster adds extras
@@ -50,14 +52,20 @@ reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends
 data-active-learning: $(STAMP)  ## download and verify the data of Li, Eadie & Walmsley (2025)
 	$(BIN)/python -m reproductions active_learning --real --data-only $(if $(DATA),--data '$(DATA)')
 
-data-sglc1-space: $(STAMP)  ## download, verify and unpack the I SGLC, space track; DATA=archive-or-folder
+data-sglc1-space: $(STAMP)  ## download, verify, unpack, check and pack the I SGLC, space track; DATA=path
 	$(BIN)/cast-lens data sglc1-space $(if $(DATA),--data '$(DATA)')
 
-data-sglc1-ground: $(STAMP)  ## download, verify and unpack the I SGLC, ground track; DATA=archive-or-folder
+data-sglc1-ground: $(STAMP)  ## download, verify, unpack, check and pack the I SGLC, ground track; DATA=path
 	$(BIN)/cast-lens data sglc1-ground $(if $(DATA),--data '$(DATA)')
 
-data-sglc2: $(STAMP)  ## download, verify and unpack the II SGLC (19 GB); DATA=archive-or-folder
+data-sglc2: $(STAMP)  ## download (19 GB), verify, unpack, check and pack the II SGLC; DATA=path
 	$(BIN)/cast-lens data sglc2 $(if $(DATA),--data '$(DATA)')
+
+check-data: $(STAMP)  ## look at a survey before training on it: DATA=folder
+	$(BIN)/cast-lens check-data $(if $(DATA),'$(DATA)')
+
+pack: $(STAMP)  ## a survey as memory-mapped arrays, with the audit: DATA=folder DTYPE=float32|float16
+	$(BIN)/cast-lens pack $(if $(DATA),'$(DATA)') $(if $(DTYPE),--dtype $(DTYPE)) $(if $(RESTART),--restart)
 
 mock-sglc2: $(MOCK_STAMP)  ## write a stand-in II SGLC: N=20000 QUIRKS=1 ...
 	$(MOCK) sglc2
@@ -87,8 +95,8 @@ test: $(STAMP)  ## the tests that need neither GPU nor network, under three minu
 test-all: $(STAMP)  ## all tests but those for a GPU and for the papers' own libraries
 	$(BIN)/python -m pytest -m "not gpu and not parity"
 
-bench: $(MOCK_STAMP)  ## measure speed and memory, as ratios; results join the table
-	$(BIN)/python -m tests.benchmarks
+bench: $(BENCH_STAMP)  ## measure speed and memory, as ratios; BENCH="fits pack" for these alone
+	$(BIN)/python -m tests.benchmarks $(BENCH)
 
 parity: $(STAMP) .venv-paper/installed  ## hold what we wrote ourselves against the papers' libraries
 	.venv-paper/bin/python tests/parity/originals.py .venv-paper/originals.npz

@@ -39,7 +39,7 @@ def find_cutouts(folder):
     folder, n_extra = os.fspath(folder), 0
     for path in files_below(folder):
         match = _NAME.fullmatch(os.path.basename(path))
-        if match and _OTHER_IMAGES.isdisjoint(os.path.relpath(path, folder).split(os.sep)):
+        if match and _OTHER_IMAGES.isdisjoint(path[len(folder) :].split(os.sep)):
             _add(found.setdefault(match[3], {}), match[1] or match[2], path, match[3])
         else:
             n_extra += 1
@@ -60,6 +60,7 @@ def files_below(folder):
 
     Args:
         folder: Folder to search; links to folders are followed, each folder is searched once.
+            Folders whose names begin with a point are not looked into.
 
     Yields:
         Paths, str.
@@ -79,7 +80,7 @@ def files_below(folder):
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (os.path.join(here, name) for name in sorted(files))
 
 

@@ -87,5 +87,6 @@ def _scale(band):
     sizes = np.abs(band[band != 0])
     if not sizes.size:
         return 1.0
-    power = _TYPICAL - np.floor(np.log2(np.median(sizes)))
+    median = np.median(sizes.astype(np.float64))  # the mean of two float32 may be beyond it
+    power = _TYPICAL - np.floor(np.log2(median))
     return float(2.0 ** np.clip(power, *_POWERS))

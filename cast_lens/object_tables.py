@@ -46,7 +46,7 @@ def read_table(
     Raises:
         CatalogError: If the file cannot be read as what its suffix says, a column is missing, an
             ID is empty or there twice, a path is empty, a label is not 0 or 1, a number is none,
-            or none of the files exists. Parquet needs the package pyarrow.
+            or none of the files exists.
     """
     names = [id_column, path_column, *number_columns]
     table = _read(Path(path), names if label_column is None else [*names, label_column])
@@ -116,8 +116,6 @@ def _read_typed(path, kind):
         return Table.read(path, format="fits")
     except CatalogError:
         raise
-    except ImportError as error:
-        raise CatalogError(f"{path}: reading {kind} needs pyarrow; pip install pyarrow") from error
     except Exception as error:  # noqa: BLE001, both readers raise errors of any class
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise CatalogError(

@@ -85,11 +85,13 @@ def build(
         if not restart:
             _refuse_without_space(folder, source)
         with run.hold(folder, patience=PATIENCE):
-            _begin(folder, source, restart=restart)
-            digests = _write_arrays(folder, source, workers or cpus(), progress)
-            finish(folder, source, _blocks(source), digests,
-                   n_extra_files=n_extra_files, known_missing=known_missing)  # fmt: skip
-        found = open_pack(folder)
+            found = None if restart else _finished(folder, source)  # by the one that was waited for
+            if found is None:
+                _begin(folder, source, restart=restart)
+                digests = _write_arrays(folder, source, workers or cpus(), progress)
+                finish(folder, source, _blocks(source), digests,
+                       n_extra_files=n_extra_files, known_missing=known_missing)  # fmt: skip
+                found = open_pack(folder)
     if strict and found.audit["n_quarantined"]:
         raise PackError(
             f"{folder}: {pack_audit.sentence(found.audit)}; see quarantine.csv, mend the files, or "
@@ -106,12 +108,20 @@ def _finished(folder, source):
         return None
     known, now = pack.manifest["identity"], source.identity
     path = folder / _IDENTITY
-    if not path.exists():  # taken elsewhere without its hidden files
+    if _known(path) is None:  # taken elsewhere without its hidden files, or damaged
         known = known | {"data.modified": now["data.modified"]}
         run.write_whole(path, json.dumps(known) + "\n")
     now = now | {key: value for key, value in known.items() if key.startswith("versions.")}
     run.claim(path, now, _REMEDY)
     return pack
+
+
+def _known(path):
+    """Return what an identity file says, or None if there is none or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _refuse_missing(source, known_missing):
@@ -153,13 +163,15 @@ def _begin(folder, source, *, restart):
     """Make the folder ready: whatever an earlier run finished goes back to where it is made."""
     staging, identity = folder / ".pack", folder / _IDENTITY
     shutil.rmtree(staging / "scratch", ignore_errors=True)  # what a kill left
-    if restart and identity.exists():
-        known = json.loads(identity.read_text(encoding="utf-8"))
-        for name in (MANIFEST, *TABLES, *map(array_name, known["plan.inputs"])):
+    known = _known(identity)
+    if identity.exists() and (restart or known is None):
+        inputs = (known or source.identity)["plan.inputs"]
+        for name in (MANIFEST, *TABLES, *map(array_name, inputs)):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(staging, ignore_errors=True)
         identity.unlink()
     run.claim(identity, source.identity, _REMEDY, scratch=staging / "scratch")
+    staging.mkdir(exist_ok=True)  # not there if a finished pack was damaged
     for name in (MANIFEST, *TABLES):
         (folder / name).unlink(missing_ok=True)
     for name in map(array_name, source.plan.inputs):

@@ -1,7 +1,6 @@
 """The last step of a pack: headers, tables, hashes, and final names."""
 
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -51,10 +50,9 @@ def finish(folder, source, blocks, digests, *, n_extra_files, known_missing):
         "quarantine.csv": quarantine.encode(),
         "audit.json": (json.dumps(audit, indent=1) + "\n").encode(),
     }
-    if importlib.util.find_spec("pyarrow"):
-        stream = io.BytesIO()
-        table.to_parquet(stream, index=False)
-        files["catalog.parquet"] = stream.getvalue()
+    stream = io.BytesIO()
+    pack_files.decode_catalog(catalog, columns).to_parquet(stream, index=False)
+    files["catalog.parquet"] = stream.getvalue()
     for name, data in files.items():
         run.write_whole(folder / name, data, scratch=staging / "scratch")
     for name in map(array_name, source.plan.inputs):

@@ -2,13 +2,13 @@
 
     <input>.npy      images, (records, height, width, band), little-endian, mapped into memory
     checksums.npy    CRC-32 of each record, uint32, (records, inputs in the order of their names)
-    catalog.csv      one row a record, in the same order; catalog.parquet where pyarrow is installed
+    catalog.csv      one row a record, in the same order; catalog.parquet says the same
     quarantine.csv   the objects without a record, and why
     audit.json       what became of all objects and pixels
     manifest.json    what the pack was made from, the hash of each file, and its own
 
 The CSV files quote what a spreadsheet would run, as `cast_lens.scores` does; `decode_catalog`
-gives back exactly what `encode_catalog` took.
+gives back what `encode_catalog` took.
 """
 
 import csv
@@ -92,17 +92,18 @@ def decode_catalog(data, kinds):
         kinds: The types of the columns.
 
     Returns:
-        The DataFrame, with text as objects of type str.
+        The DataFrame, with text as objects of type str. Empty text comes back as None in a column
+        where another cell is None or NaN.
     """
-    numbers = {name: kind for name, kind in kinds.items() if not kind.startswith("text")}
     table = pd.read_csv(
         io.StringIO(data.decode("utf-8"), newline=""), keep_default_na=False,
-        dtype={name: numbers.get(name, str) for name in kinds},
-        na_values={name: [""] for name, kind in numbers.items() if kind == "float64"},
-        float_precision="round_trip",
+        header=0, names=list(kinds), skip_blank_lines=False,
+        dtype={name: kind if kind in ("int64", "bool") else object for name, kind in kinds.items()},
     )  # fmt: skip
     for name, kind in kinds.items():
-        if name not in numbers:
+        if kind == "float64":  # exact, which read_csv is not in all versions
+            table[name] = table[name].replace("", "nan").astype(np.float64)
+        elif kind not in ("int64", "bool"):
             cells = [unescape_cell(text) for text in table[name]]
             if kind == "text or nothing":
                 cells = [text or None for text in cells]

@@ -56,8 +56,10 @@ class Plan:
 
     def relative(self, text):
         """Return a path or message with the files named from `root`, in printable UTF-8."""
-        shown = os.fsencode(str(text)).decode("utf-8", "backslashreplace")
-        return shown.replace(os.path.join(self.root, ""), "") if self.root.strip(os.sep) else shown
+        text = str(text)
+        if self.root.strip(os.sep):
+            text = text.replace(os.path.join(self.root, ""), "")
+        return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def _count_extremes(images, brightest):
     with np.errstate(over="ignore"):
         for k, image in enumerate(images):
             flat = image.ravel()
-            if not flat.dot(flat) < brightest**2:  # no less than the square of any pixel
+            # The sum is no less than the square of any pixel, if both are rounded to float32.
+            if not flat.dot(flat) < np.float32(brightest) ** 2:
                 counts[k] = (np.abs(image) > brightest).sum((0, 1))
     return counts

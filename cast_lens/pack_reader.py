@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from cast_lens import half, pack_files
 from cast_lens.pack_files import MANIFEST, PackError, array_header, array_name
@@ -78,12 +79,13 @@ class Pack:
             return half.decode(images, self.scales(name))
         return images.astype(np.float32, copy=False)  # which it is, but on a big-endian machine
 
-    def verify(self, records=None):
+    def verify(self, records=None, *, progress=False):
         """Make sure that no bit has changed since the pack was made.
 
         Args:
             records: Rows of `catalog` whose images are looked at; None for all, and for all other
                 files of the pack as well.
+            progress: Whether to show a progress bar on standard error.
 
         Returns:
             Number of records that were looked at.
@@ -96,7 +98,7 @@ class Pack:
                 self._read(name)
         sums = self._checksums
         records = range(len(sums)) if records is None else records
-        for record in records:
+        for record in tqdm(records, "verify", unit="record", leave=False, disable=not progress):
             for n, name in enumerate(sorted(self._maps)):
                 found, expected = zlib.crc32(self._maps[name][record]), int(sums[record, n])
                 if found != expected:

@@ -5,6 +5,7 @@ All of it goes into an identity, which a second run must share to go on.
 
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import warnings
@@ -21,6 +22,7 @@ from cast_lens.pack_plan import COUNTS, Plan, read_block
 ADDED = (*COUNTS, "pixel_group")  # columns of a pack's catalog
 SAMPLE = 32  # objects that tell the usual shape and the typical pixel
 _RESERVED = {"checksums"}
+_PACKAGES = ("numpy", "pandas", "astropy", "pyarrow")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +67,7 @@ def describe(catalog, inputs, *, shapes, about, **rules):
     """
     inputs = _checked_inputs(inputs)
     plan = Plan(inputs=inputs, shapes={}, scales={}, root="", **rules)
-    if plan.dtype not in ("float32", "float16"):
-        raise PackError(f"dtype is {plan.dtype!r}, expected float32 or float16")
+    _check_rules(plan, shapes or {})
     _check_catalog(catalog, plan)
     paths = _paths(catalog, plan)
     named = sorted(path for path in paths.flat if path)
@@ -96,6 +97,23 @@ def _checked_inputs(inputs):
     if not inputs:
         raise PackError("there is no input; name at least one, with its bands")
     return {name: tuple(bands) for name, bands in inputs.items()}
+
+
+def _check_rules(plan, shapes):
+    for key, known in (
+        ("dtype", ("float32", "float16")),
+        ("channels", (*array_files.CHANNELS, None)),
+    ):
+        if (value := getattr(plan, key)) not in known:
+            raise PackError(f"{key} is {value!r}, expected one of {', '.join(map(str, known))}")
+    if plan.mask_value is not None and not math.isfinite(plan.mask_value):
+        raise PackError(f"mask_value is {plan.mask_value}, expected a finite number or None")
+    for name, shape in shapes.items():
+        if name not in plan.inputs or len(shape) != 2 or min(shape) < 1:
+            raise PackError(
+                f"shapes has {name!r}: {shape}, expected (height, width) in pixels of one of the "
+                f"inputs {', '.join(plan.inputs)}"
+            )
 
 
 def _check_catalog(catalog, plan):
@@ -199,10 +217,5 @@ def _identity(plan, table, named, about):
 
 
 def _versions():
-    found = {"cast_lens": __version__, "python": platform.python_version()}
-    for name in ("numpy", "pandas", "astropy", "pyarrow"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"cast_lens": __version__, "python": platform.python_version()} | packages

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cast_lens import array_files, catalog, cutouts, folds, report
-from cast_lens.mock import check_deeplense, comparison, contents, pixels, quantities, sheet, survey
+from cast_lens import array_files, catalog, cutouts, folds, report, surveys
+from cast_lens.mock import check_deeplense, comparison, pixels, quantities, sheet, survey
 from cast_lens.mock.check import WHOLE_SET
 from cast_lens.run import RunError, write_whole
 from cast_lens.scores import escape_cell
@@ -126,7 +126,7 @@ def _problems(found, good, statistics):
         if examples:
             rows.append((problem, n or len(examples), "; ".join(map(str, examples[:EXAMPLES]))))
 
-    if found.layout is contents.SURVEYS["sglc2"]:
+    if found.layout is surveys.SURVEYS["sglc2"]:
         missing = found.missing()[~found.missing().isin(catalog.SGLC2_MISSING)]
     else:
         missing = found.missing()
@@ -178,6 +178,12 @@ def _summary(found, good, title, folder, problems):
         f"{int((good['n_masked'] > 0).sum())} objects with masked pixels, "
         f"{int((good['n_nonfinite'] > 0).sum())} with pixels that are not finite; both became 0",
     ]
+    extreme = good["object_id"][good["n_extreme"] > 0]
+    if len(extreme):
+        lines.append(
+            f"{len(extreme)} objects with pixels of more than {found.layout.brightest:g} maggie, "
+            f"such as {extreme.iloc[0]}, which are left as they are: clip before averaging"
+        )
     planes = found.objects["plane"].value_counts()
     if len(planes) < len(found.objects):
         lines.append(
@@ -185,7 +191,7 @@ def _summary(found, good, title, folder, problems):
             "in one: a split must hold the objects of a plane together"
         )
     lines += found.notes
-    if found.layout is contents.SURVEYS["sglc2"] and n["missing"]:
+    if found.layout is surveys.SURVEYS["sglc2"] and n["missing"]:
         published = int(found.missing().isin(catalog.SGLC2_MISSING).sum())
         lines.append(f"{published} of the missing are among the nine published as such")
     kinds = [name for name in ("split", "class_name", "label") if name in found.objects]

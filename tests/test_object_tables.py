@@ -2,7 +2,6 @@
 
 import csv
 import os
-import sys
 
 import numpy as np
 import pandas as pd
@@ -274,17 +273,7 @@ def test_other_suffix_is_refused_with_those_there_are(tmp_path, name):
         catalog.read_table(tmp_path / name)
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
-    for package in ("pyarrow", "fastparquet"):
-        monkeypatch.setitem(sys.modules, package, None)
-    path = tmp_path / "t.parquet"
-    path.touch()
-    with pytest.raises(catalog.CatalogError, match="needs pyarrow; pip install pyarrow"):
-        catalog.read_table(path)
-
-
 def test_parquet_reads_like_the_others(write, tmp_path):
-    pytest.importorskip("pyarrow")
     for ids, expected in (
         (["00123", "1e5"], ["00123", "1e5"]),
         ([2**63 - 1, 7], [str(2**63 - 1), "7"]),

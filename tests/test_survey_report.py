@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cast_lens import cli, survey_audit, survey_report
+from cast_lens import cli, survey_audit, survey_report, surveys
 from cast_lens.cutouts import CutoutError
 from cast_lens.mock import contents
 from cast_lens.pack import PackError
@@ -257,7 +257,7 @@ def test_stand_ins_are_called_stand_ins_also_from_within(tmp_path):
 
 @pytest.mark.parametrize("size, name", [(101, "sglc1-space"), (200, "sglc2")])
 def test_vis_images_are_told_apart_by_their_size(tmp_path, size, name):
-    assert survey_audit.recognize(space(tmp_path, 2, size=size)) == name
+    assert surveys.recognize(space(tmp_path, 2, size=size)) == name
 
 
 def test_folders_of_no_survey_or_of_two_end_with_status_2(tmp_path, capsys):

@@ -9,86 +9,21 @@ import numpy as np
 import pandas as pd
 
 from cast_lens import catalog, cutouts
+from cast_lens.surveys import ARCSEC, SURVEYS, TASKS, CheckError, Layout, Task, read_task
 
-ARCSEC = np.degrees(1) * 3600  # in a radian
-
-
-class CheckError(ValueError):
-    """A folder that cannot be compared; says what was found and what to do."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What is the same in a survey and its stand-in.
-
-    Attributes:
-        title: Name for titles.
-        bands: All bands, the one with the finest pixels first.
-        color: Bands shown as red, green and blue, or none.
-        pixel_scale: Of the first band, arcsec.
-        n_pixels: Of the first band, a side.
-        mask_value: Pixels >= this are masked, or None.
-        labels: Truth table below the folder.
-        real: Folder of the real cutouts below CAST_LENS_DATA/sglc1, or none.
-    """
-
-    title: str
-    bands: tuple[str, ...]
-    color: tuple[str, ...]
-    pixel_scale: float
-    n_pixels: int
-    mask_value: float | None
-    labels: str
-    real: str
-
-
-SURVEYS = {
-    "sglc2": Layout("II SGLC", ("VIS", "Y", "J", "H"), ("H", "J", "Y"), 0.1, 200, None,
-                    "image_catalog2.0train.csv", ""),
-    "sglc1-space": Layout("I SGLC, space", ("VIS",), (), 0.1, 101, None,
-                          "SpaceBasedTraining/classifications.csv", "space_based"),
-    "sglc1-ground": Layout("I SGLC, ground", ("R", "I", "G", "U"), ("I", "R", "G"), 0.2, 101, 100,
-                           "GroundBasedTraining/classifications.csv", "ground_based"),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is the same in the data of a DeepLense task and in their stand-in.
-
-    Attributes:
-        title: Name for titles.
-        folders: Arguments of `catalog.read_class_folders`.
-        bands: Names of the channels.
-        border: Width of the frame with little or no light of what is in the center, pixels.
-        pixel_scale: Of the rings, arcsec; None where images show other things than a ring.
-        unit: Of pixels before they were scaled.
-        trivial: Statistics of a channel, named as in `check_deeplense.measure`, for a shortcut.
-    """
-
-    title: str
-    folders: dict
-    bands: tuple[str, ...]
-    border: int
-    pixel_scale: float | None
-    unit: str
-    trivial: tuple[str, ...]
-
-
-TASKS = {
-    "deeplense1": Task(
-        "DeepLense Task 1",
-        {"layout": "{split}/{name}", "splits": ("train", "val"),
-         "classes": {"no": 0, "sphere": 1, "vort": 2}},
-        ("",), 10, 0.05, "counts", ("mean", "max", "median", "border_mean", "std"),
-    ),
-    "deeplense2": Task(
-        "DeepLense Task 2",
-        {"layout": "{split}_{name}", "splits": ("train", "test"),
-         "classes": {"lenses": 1, "nonlenses": 0}},
-        ("G", "R", "I"), 4, None, "flux", ("mean", "max", "border_median"),
-    ),
-}  # fmt: skip
+__all__ = [
+    "ARCSEC",
+    "SURVEYS",
+    "TASKS",
+    "CheckError",
+    "Layout",
+    "Survey",
+    "Task",
+    "read_array",
+    "read_scaling",
+    "read_survey",
+    "read_task",
+]
 
 
 @dataclass(frozen=True)
@@ -141,26 +76,6 @@ def read_survey(folder, layout):
         )
     n_unknown = int((~found["object_id"].isin(table["object_id"])).sum())
     return Survey(layout, table, objects, n_unknown, n_dropped)
-
-
-def read_task(folder, task):
-    """Find the files of a DeepLense task.
-
-    Args:
-        folder: Folder that holds the class folders.
-        task: Its Task.
-
-    Returns:
-        DataFrame of `catalog.read_class_folders`, also with folder (of the class and split) and
-        number (of the file, NaN where its name is none).
-
-    Raises:
-        CatalogError: If a class folder is missing or empty.
-    """
-    objects, _ = catalog.read_class_folders(folder, **task.folders)
-    parts = objects["object_id"].str.rpartition("/")
-    is_number = parts[2].str.fullmatch("[0-9]+")
-    return objects.assign(folder=parts[0], number=parts[2].where(is_number).astype(np.float64))
 
 
 def read_scaling(path, objects):

@@ -4,6 +4,7 @@ Each figure is the median of several runs with its minimum and maximum. Seconds 
 machine; only the ratios last. The pools are drawn at random, so the data are stand-ins.
 """
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,26 +13,45 @@ from cast_lens import report, run, table
 from tests.benchmarks import (
     bench_acquisition,
     bench_augment,
+    bench_dataset,
     bench_fits,
     bench_import,
     bench_metrics,
     bench_mock,
+    bench_pack,
     bench_training,
 )
 
+BENCHMARKS = {
+    "import": bench_import,
+    "fits": bench_fits,
+    "pack": bench_pack,
+    "dataset": bench_dataset,
+    "augment": bench_augment,
+    "mock": bench_mock,
+    "acquisition": bench_acquisition,
+    "training": bench_training,
+}
 # What Li, Eadie & Walmsley (2025) say of costs; the row of claims.csv is cost/<name>.
 COSTS = {"badge_focal_over_cross_entropy", "training_focal_over_cross_entropy"}
 
 
-def main():
-    """Measure, print, and write runs/benchmarks-seed0/reproduced.csv."""
+def main(names):
+    """Measure, print, and write runs/benchmarks-seed0/reproduced.csv once all was measured.
+
+    Args:
+        names: Which of `BENCHMARKS`; all if there are none.
+    """
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        sys.exit(f"no benchmark is called {min(unknown)}; there are: {', '.join(BENCHMARKS)}")
     measured = []
-    for bench in (
-        bench_import, bench_fits, bench_augment, bench_mock, bench_acquisition, bench_training,
-    ):  # fmt: skip
-        rows = bench.rows()
+    for name in names or BENCHMARKS:
+        rows = BENCHMARKS[name].rows()
         print(shown(rows), flush=True)
         measured += rows
+    if names:
+        return
     bench_metrics.main()
     rows = [
         table.summarize(
@@ -56,4 +76,4 @@ def shown(rows):
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -53,23 +53,25 @@ DEC     = {dec} / radians
 END"""
 
 
-def write_files(folder, size):
-    """Write `FILES` images of noise, each with an RA, DEC and `range x` of its own.
+def write_files(folder, size, *, band="VIS", n=FILES):
+    """Write images of noise, each with an RA, DEC and `range x` of its own.
 
     Args:
         folder: Folder to write to.
         size: Pixels along each axis.
+        band: Which the names shall say, of Euclid.
+        n: Number of images; each band and image has noise of its own.
 
     Returns:
         List of paths.
     """
-    rng, paths = np.random.default_rng(0), []
-    for n in range(FILES):
+    rng, paths = np.random.default_rng([*band.encode()]), []
+    for k in range(n):
         ra, dec = rng.uniform(-2e-3, 2e-3, 2)
         text = HEADER.format(size=size, range_x=rng.normal(4.9e-5, 1e-12), ra=ra, dec=dec)
         header = "".join(line.ljust(80) for line in text.split("\n")[1:]).encode()
         pixels = (7.7e-13 * rng.standard_normal((size, size))).astype(">f4").tobytes()
-        paths.append(f"{folder}/imageEUC_VIS-{200000 + n}.fits")
+        paths.append(f"{folder}/imageEUC_{band}-{200000 + k}.fits")
         data = (part + pad * (-len(part) % 2880) for part, pad in ((header, b" "), (pixels, b"\0")))
         Path(paths[-1]).write_bytes(b"".join(data))
     return paths

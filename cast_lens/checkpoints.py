@@ -1,0 +1,180 @@
+"""Training that can be killed at any moment and goes on as if it had not been.
+
+At the end of every epoch all that the next one depends on is written whole: weights, optimizer,
+the state of random layers, and the history. The weights of the best epoch lie beside it.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from cast_lens.run import RunError, write_whole
+
+STATE, BEST = "state.safetensors", "best.safetensors"
+_REMEDY = "remove it, or train anew with --restart"
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps the state of a training after each epoch, and the weights of its best epoch.
+
+    Args:
+        folder: Where STATE and BEST go; of this training alone.
+        monitor: Name in the logs whose lowest value is best, such as "val_loss".
+        objects: Function of epoch and step that returns the object_ids of a batch, for the message
+            when the loss is not finite; None if they are not known.
+
+    Attributes:
+        history: List of the logs of each epoch, dicts of float, from the first on.
+    """
+
+    def __init__(self, folder, *, monitor, objects=None):
+        super().__init__()
+        self.folder, self.monitor, self.objects = Path(folder), monitor, objects
+        self.history = []
+        self._epoch = 0
+
+    def restore(self, model):
+        """Give a compiled model the state after the last epoch that was finished.
+
+        Args:
+            model: As it was when the training began, compiled.
+
+        Returns:
+            Number of epochs that are done, the `initial_epoch` of `fit`.
+
+        Raises:
+            RunError: If the file is damaged, or of another network or optimizer.
+        """
+        model.optimizer.build(model.trainable_variables)
+        path = self.folder / STATE
+        if not path.exists():
+            self.history = []
+            return 0
+        history = read_into(path, _variables(model))["history"]
+        self.history = json.loads(history)
+        return len(self.history)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remember the number of the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop before a loss that is no number gets into the state; that of before is kept."""
+        if math.isfinite((logs or {}).get("loss", 0.0)):
+            return
+        named = ""
+        if self.objects:
+            ids = list(self.objects(self._epoch, batch))
+            named = f" of {len(ids)} objects: {', '.join(map(str, ids))}"
+        raise RunError(
+            f"{self.folder}: the loss is {logs['loss']} in epoch {self._epoch + 1}, after batch "
+            f"{batch + 1}{named}; the state before this epoch is kept, nothing is reported"
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the state, after the best weights if these are."""
+        found = {key: float(value) for key, value in (logs or {}).items()}
+        earlier = [row[self.monitor] for row in self.history]
+        value = found[self.monitor]
+        if not math.isfinite(value):
+            raise RunError(
+                f"{self.folder}: {self.monitor} is {value} in epoch {epoch + 1}; the state before "
+                "it is kept, nothing is reported"
+            )
+        self.history = [*self.history, found]
+        if value < min(earlier, default=math.inf):
+            write_weights(self.model, self.folder / BEST, {"epoch": str(epoch + 1)})
+        arrays = _arrays(_variables(self.model))
+        data = save(arrays, {"history": json.dumps(self.history)})
+        write_whole(self.folder / STATE, data)
+
+
+def write_weights(model, path, about):
+    """Write the weights of a model, and nothing that runs.
+
+    Args:
+        model: The model.
+        path: Of the safetensors file; written whole.
+        about: {word: text} to go with them.
+    """
+    write_whole(path, save(_arrays(model.weights), about))
+
+
+def read_weights(model, path):
+    """Give a model the weights that `write_weights` kept.
+
+    Args:
+        model: Built, of the same layers.
+        path: Of the file.
+
+    Returns:
+        The {word: text} that went with them.
+
+    Raises:
+        RunError: If the file is damaged, or of another network; nothing was changed then.
+    """
+    return read_into(path, model.weights)
+
+
+def read_into(path, variables):
+    """Assign the arrays of a file to variables, all of them or none.
+
+    Args:
+        path: Of a safetensors file whose tensors are called as `_names` says.
+        variables: Keras variables.
+
+    Returns:
+        The {word: text} of the file.
+
+    Raises:
+        RunError: If the file is damaged, a tensor is missing, unknown or of another shape or type,
+            or holds what is no number; names the first.
+    """
+    wanted = dict(zip(_names(variables), variables))
+    try:
+        with safe_open(os.fspath(path), "numpy") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: found {error}, expected a safetensors file; {_REMEDY}") from error
+    odd = sorted(found.keys() ^ wanted.keys())
+    if odd:
+        where = "the file" if odd[0] in found else "the network"
+        raise RunError(
+            f"{path}: found tensor {odd[0]} and {len(odd) - 1} others in {where} alone, expected "
+            f"the same {len(wanted)} in both; name the file of this network, or {_REMEDY}"
+        )
+    for name, variable in wanted.items():
+        array, shape = found[name], tuple(variable.shape)
+        if array.shape != shape or array.dtype.name != variable.dtype:
+            raise RunError(
+                f"{path}: found tensor {name}, {array.dtype} of shape {array.shape}, expected "
+                f"{variable.dtype} of shape {shape}; name the file of this network, or {_REMEDY}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise RunError(f"{path}: tensor {name} holds what is no number; {_REMEDY}")
+    for name, variable in wanted.items():
+        variable.assign(found[name])
+    return about
+
+
+def _variables(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _arrays(variables):
+    arrays = {}
+    for name, variable in zip(_names(variables), variables):
+        arrays[name] = np.array(keras.ops.convert_to_numpy(variable.value), order="C")
+    return arrays
+
+
+def _names(variables):
+    """Name variables by their place and path; a path alone need not be unique."""
+    return [f"{k:04d} {variable.path}" for k, variable in enumerate(variables)]

@@ -1,0 +1,221 @@
+"""What each subcommand of `cast-lens` does; imports that cost time are in the one they are for."""
+
+import json
+import sys
+from pathlib import Path
+
+
+def show_metrics(options):
+    """Print the metrics of a score file, with intervals."""
+    from functools import partial
+
+    from cast_lens import intervals, metrics, report, scores
+
+    wanted = {
+        "roc_auc": metrics.roc_auc,
+        "average_precision": metrics.average_precision,
+        f"lenses_in_top_{options.top}": partial(metrics.lenses_in_top, n=options.top),
+        "tpr0": partial(metrics.tpr_at_false_positives, n_false=0),
+        "tpr10": partial(metrics.tpr_at_false_positives, n_false=10),
+        "max_f_beta_0.001": partial(metrics.max_f_beta, beta_squared=0.001),
+    }
+    rows = []
+    table = scores.read_scores(options.scores)
+    for (run, n_train), part in table.groupby(["run", "n_train"], sort=False):
+        labels, values = part["label"].to_numpy(), part["score"].to_numpy()
+        found = {row["metric"]: row for row in metrics.evaluate(labels, values, wanted)}
+        defined = {k: wanted[k] for k, row in found.items() if row["value"] == row["value"]}
+        bounds = {}
+        if min(labels.sum(), len(labels) - labels.sum()) > 1:  # of one object there is no spread
+            bounds = intervals.bootstrap(
+                labels, values, defined, draws=options.draws, seed=options.seed
+            )
+        for name, row in found.items():
+            low, high = bounds.get(name, ("", ""))
+            rows.append({"run": run, "n_train": n_train} | row | {"low": low, "high": high})
+    _print(rows, options.json, report)
+
+
+def list_cutouts(options):
+    """Print what is in a folder of challenge cutouts."""
+    from cast_lens import cutouts, report
+
+    rows = []
+    found, n_extra = cutouts.find_cutouts(options.folder)
+    for _, row in found.iterrows():
+        for band in [name[5:] for name in found if name.startswith("path_")]:
+            path = row[f"path_{band}"]
+            if path is None:
+                rows.append({"object_id": row["object_id"], "band": band, "pixels": "missing"})
+                continue
+            image, counts = cutouts.read_cutout([path])
+            if options.mask_value is not None:  # the statistics need the pixels that this makes 0
+                _, counts = cutouts.read_cutout([path], mask_value=options.mask_value)
+            statistics = cutouts.pixel_statistics(image, mask_value=options.mask_value)
+            size = {"object_id": row["object_id"], "band": band}
+            size["pixels"] = "x".join(map(str, image.shape[:2]))
+            values = {name: float(value[0]) for name, value in statistics.items()}
+            bad = {"masked": counts.n_masked[0], "not_finite": counts.n_nonfinite[0]}
+            rows.append(size | values | bad)
+    _print(rows, options.json, report)
+    print(f"{len(found)} objects, {n_extra} other files", file=sys.stderr)
+
+
+def show_table(options):
+    """Print what was reported beside what was reproduced."""
+    from cast_lens import report
+
+    compared, judged = report.gather(options.reproductions, options.runs, write=options.write)
+    if options.paper:
+        compared, judged = (t[t["paper"] == options.paper] for t in (compared, judged))
+    print(report.tabulate(report.counts(compared)))
+    print("\n" + report.terminal(report.was_run(compared), report.was_run(judged)))
+
+
+def write_report(options):
+    """Write the page of every number and conclusion."""
+    from cast_lens import report
+    from cast_lens.run import write_whole
+
+    compared, judged = report.gather(options.reproductions, options.runs, write=False)
+    figures = sorted(options.runs.glob("*/*.png"))
+    write_whole(options.output, report.page(compared, judged, figures, "Five papers, reproduced"))
+    print(f"wrote {options.output}")
+
+
+def show_assumptions(options):
+    """Print what no paper says and we assumed."""
+    from cast_lens import report
+
+    rows = report.assumptions(options.folders)
+    print(report.tabulate(rows) if len(rows) else "no assumptions found")
+
+
+def make_mock(options):
+    """Write a stand-in survey and compare it with what is known."""
+    from cast_lens.mock.makers import load_maker
+
+    options.folder = options.folder or Path(f"data/mock-{options.survey}-seed{options.seed}")
+    if options.survey == "features":
+        _mock_features(options)
+        return
+    n = 20_000 if options.n is None else options.n
+    choices = {"telescope": options.telescope, "population": options.population}
+    choices["quirks_n"] = n if options.quirks else None
+    maker = load_maker(options.survey, seed=options.seed, **choices)
+    from cast_lens.mock import survey
+
+    found = survey.write(options.folder, maker, n=n, workers=options.workers)
+    print(f"{options.folder}: finished, {n} objects in {found['files']} files, "
+          f"{found['bytes'] / 1e9:.2f} GB")  # fmt: skip
+    if not found["made"]:
+        print("nothing was to be made")
+    else:
+        print(f"{found['made']} objects made now in {found['seconds']:.0f} s, "
+              f"{found['objects_per_second']:.1f} a second, "
+              f"{found['objects_per_second_per_core']:.1f} a second and core")  # fmt: skip
+    if not options.no_check:
+        options.real, options.sample = None, 2000
+        check_mock(options)
+
+
+def _mock_features(options):
+    from cast_lens.mock import features
+    from cast_lens.run import RunError
+
+    for name in ("n", "quirks", "telescope", "population", "workers"):
+        if getattr(options, name) not in (None, False):
+            raise RunError(f"features is one table of {features.N_OBJECTS}; leave --{name} out")
+    path = options.folder / "strong_lense_train.csv"
+    if path.exists():
+        raise RunError(f"{path} exists and may be real; remove it or name another folder")
+    print(f"wrote {features.write_table(path, seed=options.seed)}")
+
+
+def check_mock(options):
+    """Compare a stand-in survey with what is known of the real one."""
+    from cast_lens import report
+    from cast_lens.mock import check, comparison
+
+    found = check.check(options.folder, real=options.real, sample=options.sample)
+    told = (found["known"] != "") | found["quantity"].str.startswith("shortcut")
+    print(report.tabulate(comparison.readable(found[told])))
+    print(f"pictures and what the words mean: {options.folder / 'Check'}")
+
+
+def get_data(options):
+    """Get a public survey, check it and pack it."""
+    from cast_lens import archive, survey_pack
+
+    folder = archive.get(options.survey, options.folder, data=options.data)
+    print(folder)
+    is_sound = options.no_pack or _checked(folder, Path("runs/check-data") / options.survey, 2000)
+    if not options.no_pack:
+        output = options.folder.expanduser() / f"{options.survey}-pack"
+        _show_pack(survey_pack.pack_survey(folder, output, dtype="float32"))
+    if not is_sound:
+        sys.exit(1)
+
+
+def check_data(options):
+    """Look at a survey; exit with status 1 if something is wrong."""
+    if not _checked(options.folder, options.output, options.sample):
+        sys.exit(1)
+
+
+def _checked(folder, output, sample):
+    from cast_lens import survey_report
+
+    found = survey_report.check(folder, output, sample=sample)
+    print(found.text)
+    return found.problems.empty
+
+
+def make_pack(options):
+    """Pack a survey or a table of files, and print the audit."""
+    import time
+
+    from cast_lens import survey_pack
+
+    name = options.survey.resolve().name.partition(".")[0] or "survey"
+    output = options.output or options.survey.resolve().with_name(f"{name}-pack")
+    build = {key: getattr(options, key) for key in ("dtype", "strict", "restart", "workers")}
+    start = time.perf_counter()
+    if options.survey.is_file():
+        names = ("id_column", "path_column", "label_column", "mask_value", "channels")
+        columns = {key: getattr(options, key) for key in names}
+        found = survey_pack.pack_table(options.survey, output, **columns, **build)
+    else:
+        rules = {"label": options.label, "duplicates": options.duplicates}
+        found = survey_pack.pack_survey(options.survey, output, **rules, **build)
+    _show_pack(found)
+    print(f"in {time.perf_counter() - start:.1f} s")
+
+
+def _show_pack(found):
+    from cast_lens import report, survey_pack
+
+    for part in survey_pack.summary(found):
+        print(part if isinstance(part, str) else f"\n{report.tabulate(part)}\n")
+    print(f"packed in {found.folder}")
+
+
+def verify_pack(options):
+    """Look at every bit of a pack."""
+    from cast_lens import pack
+
+    n_records = pack.open_pack(options.pack).verify(progress=True)
+    print(f"{options.pack}: {n_records} records and all tables are as they were written")
+
+
+def _print(rows, as_json, report):
+    import pandas as pd
+
+    if as_json:
+        json.dump(rows, sys.stdout, indent=1, default=float)
+        print()
+        return
+    frame = pd.DataFrame(rows)
+    for column in frame.select_dtypes("number"):
+        frame[column] = frame[column].map(report.number)
+    print(report.tabulate(frame.fillna("")))
