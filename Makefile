@@ -90,7 +90,7 @@ report: $(STAMP)  ## one self-contained HTML page of every number and conclusion
 	$(BIN)/cast-lens report
 
 test: $(STAMP)  ## the tests that need neither GPU nor network, under three minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(STAMP)  ## all tests but those for a GPU and for the papers' own libraries
 	$(BIN)/python -m pytest -m "not gpu and not parity"

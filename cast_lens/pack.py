@@ -5,7 +5,6 @@ the same bytes. `open_pack` gives the images and the catalog, and `Pack.verify` 
 is no longer what was written.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from cast_lens import pack_audit, pack_blocks, pack_sources, run
 from cast_lens.pack_end import finish
-from cast_lens.pack_files import MANIFEST, TABLES, PackError, array_header, array_name
+from cast_lens.pack_files import MANIFEST, TABLES, PackError, array_name
 from cast_lens.pack_reader import Pack, open_pack
 from cast_lens.workers import cpus, run_all
 
@@ -88,9 +87,9 @@ def build(
             found = None if restart else _finished(folder, source)  # by the one that was waited for
             if found is None:
                 _begin(folder, source, restart=restart)
-                digests = _write_arrays(folder, source, workers or cpus(), progress)
-                finish(folder, source, _blocks(source), digests,
-                       n_extra_files=n_extra_files, known_missing=known_missing)  # fmt: skip
+                _write_arrays(folder, source, workers or cpus(), progress)
+                finish(folder, source, _blocks(source), n_extra_files=n_extra_files,
+                       known_missing=known_missing)  # fmt: skip
                 found = open_pack(folder)
     if strict and found.audit["n_quarantined"]:
         raise PackError(
@@ -180,45 +179,19 @@ def _begin(folder, source, *, restart):
 
 
 def _write_arrays(folder, source, workers, progress):
-    """Write all records to arrays in .pack; return the hash of each as if all objects had one."""
+    """Write all records to arrays in .pack."""
     staging, plan = folder / ".pack", source.plan
     tasks = [
         (number, source.table["object_id"].iloc[rows].tolist(), source.paths[rows].tolist())
         for number, rows in enumerate(_blocks(source))
     ]
     pack_blocks.begin(staging, len(tasks))
-    n = int(source.has_files.sum())
-    headers = {name: array_header(n, plan.record_shape(name), plan.dtype) for name in plan.inputs}
-    digests = {name: hashlib.sha256(header) for name, header in headers.items()}
-    waiting: dict[int, tuple[int, int]] = {}
-    with tqdm(desc=source.identity["about.survey"], total=n, unit="object", leave=False,
-              disable=not progress) as bar:  # fmt: skip
-        hashed = 0
-
-        def report(result):
-            nonlocal hashed
-            number, start, n_ok, n_objects = result
-            waiting[number] = start, n_ok
-            bar.update(n_objects)
-            while hashed in waiting:
-                _hash_block(staging, plan, digests, *waiting.pop(hashed))
-                hashed += 1
-
+    with tqdm(desc=source.identity["about.survey"], total=int(source.has_files.sum()),
+              unit="object", leave=False, disable=not progress) as bar:  # fmt: skip
         run_all(partial(pack_blocks.pack_block, staging, plan), tasks, workers=workers,
-                report=report)  # fmt: skip
-    return {name: digest.hexdigest() for name, digest in digests.items()}
+                report=bar.update)  # fmt: skip
 
 
 def _blocks(source):
     rows = np.flatnonzero(source.has_files)
     return [rows[k : k + pack_blocks.BLOCK] for k in range(0, len(rows), pack_blocks.BLOCK)]
-
-
-def _hash_block(staging, plan, digests, start, n_ok):
-    for name, digest in digests.items():
-        left = n_ok * plan.record_bytes(name)
-        with open(staging / array_name(name), "rb", buffering=0) as file:
-            file.seek(pack_blocks.offset(plan, name, start))
-            while left and (data := file.read(min(left, 1 << 20))):
-                digest.update(data)
-                left -= len(data)

@@ -46,7 +46,7 @@ def pack_block(staging, plan, number, object_ids, paths):
         paths: As for `read_block`.
 
     Returns:
-        number, its first record, how many objects have a record, and how many objects there are.
+        How many objects there are.
 
     Raises:
         PackError: If an object cannot be used and `plan.strict`.
@@ -66,7 +66,7 @@ def pack_block(staging, plan, number, object_ids, paths):
     _tell_start(staging, number + 1, start + n_ok)
     if block:
         _write(staging, plan, number, start, block)
-    return number, start, n_ok, len(paths)
+    return len(paths)
 
 
 def read_record(staging, number, n_objects):

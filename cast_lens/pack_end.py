@@ -7,19 +7,17 @@ import os
 import shutil
 
 from cast_lens import pack_audit, pack_files, run
-from cast_lens.data import sha256
 from cast_lens.pack_blocks import offset
 from cast_lens.pack_files import MANIFEST, PackError, array_header, array_name
 
 
-def finish(folder, source, blocks, digests, *, n_extra_files, known_missing):
+def finish(folder, source, blocks, *, n_extra_files, known_missing):
     """Give all files of a pack their final names, the manifest last.
 
     Args:
         folder: Of the pack; its folder .pack holds the arrays and the records of all blocks.
         source: The `pack_sources.Source`.
         blocks: Rows of the catalog in each block.
-        digests: {input: SHA-256 of its array file if every object of the blocks has a record}.
         n_extra_files: As for `pack.build`.
         known_missing: As for `pack.build`.
 
@@ -35,9 +33,7 @@ def finish(folder, source, blocks, digests, *, n_extra_files, known_missing):
             f"none of {len(findings.errors)} objects can be used; of object_id "
             f"{source.table['object_id'][row]} {path}: {reason}: found {found}, expected {expected}"
         )
-    if findings.errors:
-        digests = {}
-    arrays = _end_arrays(staging, source.plan, len(findings.rows), digests)
+    arrays = _end_arrays(staging, source.plan, len(findings.rows))
     table = pack_audit.packed_table(source, findings, staging)
     audit = pack_audit.audit(
         source, findings, table, n_extra_files=n_extra_files, known_missing=known_missing
@@ -71,7 +67,7 @@ def finish(folder, source, blocks, digests, *, n_extra_files, known_missing):
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def _end_arrays(staging, plan, n, digests):
+def _end_arrays(staging, plan, n):
     """Write the headers, cut what an earlier run may have left behind, and flush to disk."""
     arrays = {}
     for name, bands in plan.inputs.items():
@@ -87,7 +83,6 @@ def _end_arrays(staging, plan, n, digests):
             "dtype": plan.dtype,
             "scales": plan.scales.get(name, [1.0] * len(bands)),
             "bytes": offset(plan, name, n),
-            "sha256": digests.get(name) or sha256(path),
         }
     return arrays
 

@@ -47,7 +47,8 @@ def pack_survey(folder, output, *, label="official", duplicates="drop", **option
     rule = _rule(label)
     files = surveys.read(folder, label=rule, duplicates=duplicates)
     layout, objects, is_sglc2 = files.layout, files.objects, files.name == "sglc2"
-    about = {"survey": files.name, "title": layout.title}
+    data = "stand-in" if surveys.stand_in_manifest(folder) else "real"
+    about = {"survey": files.name, "title": layout.title, "data": data}
     if is_sglc2:
         about |= {"label": label, "duplicates": duplicates}
     elif label != "official":

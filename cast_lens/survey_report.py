@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from cast_lens import array_files, catalog, cutouts, folds, report, surveys
-from cast_lens.mock import check_deeplense, comparison, pixels, quantities, sheet, survey
+from cast_lens.mock import check_deeplense, comparison, pixels, quantities, sheet
 from cast_lens.mock.check import WHOLE_SET
-from cast_lens.run import RunError, write_whole
+from cast_lens.run import write_whole
 from cast_lens.scores import escape_cell
 from cast_lens.survey_audit import audit
 
@@ -57,7 +57,7 @@ def check(folder, output, *, sample=2000):
         OSError: If `output` cannot be written.
     """
     found, output = audit(folder), Path(output)
-    manifest = _manifest(Path(folder))
+    manifest = surveys.stand_in_manifest(folder)
     title = ("Stand-in " if manifest else "") + found.layout.title
     good = found.objects[found.objects["status"] == "ok"]
     numbers, pictures = _NOTHING, []
@@ -77,16 +77,6 @@ def check(folder, output, *, sample=2000):
     page += [f"![{path.stem}]({path.name})\n" for path in pictures]
     write_whole(output / "check.md", "\n".join(page))
     return Findings(problems, "\n\n".join(map(_plain, parts)) + f"\n\nwritten to {output}")
-
-
-def _manifest(folder):
-    """Return the manifest of the stand-in that the folder is, or is a part of; else None."""
-    for place in (folder, *folder.resolve().parents[:2]):
-        try:
-            return survey.read_manifest(place)
-        except (RunError, OSError):
-            continue
-    return None
 
 
 def _numbers(found, good, sample):

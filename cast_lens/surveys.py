@@ -3,11 +3,13 @@
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cast_lens import catalog, cutouts
+from cast_lens.run import RunError
 
 ARCSEC = np.degrees(1) * 3600  # in a radian
 _TRUTH = ("classifications.csv", "image_catalog2.0")  # how the names of truth tables begin
@@ -220,6 +222,18 @@ def _read_survey(folder, name, label, duplicates):
     if area is not None:
         table["theta_e"] = np.sqrt(table[area] / np.pi) * ARCSEC
     return table, counts.n_extra_files, []
+
+
+def stand_in_manifest(folder):
+    """Return the manifest of the stand-in that a folder is, or is a part of; None if it is real."""
+    from cast_lens.mock import survey
+
+    for place in (Path(folder), *Path(folder).resolve().parents[:2]):
+        try:
+            return survey.read_manifest(place)
+        except (RunError, OSError):
+            continue
+    return None
 
 
 def read_task(folder, task):
