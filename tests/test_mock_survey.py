@@ -1080,7 +1080,7 @@ def test_make_installs_once_and_mock_serves_those_that_need_test(tmp_path):
     assert len(first) == 2 and first[1] == "ran mock --seed 0 --n 3 sglc2"
     assert first[0].endswith("-c constraints.txt -e .[test,mock]")
     assert ran("mock-sglc2", "N=3") == first[1:]
-    assert ran("test") == ["ran -m pytest"]
+    assert ran("test") == ["ran -m pytest -n auto --dist worksteal"]
     assert ran("env") == []
     assert ran("env", "EXTRAS=jax,mock")[0].endswith("-e .[test,jax,mock]")
     assert ran("env", "EXTRAS=jax,mock") == ran("mock-sglc2", "N=3")[:0] == []
