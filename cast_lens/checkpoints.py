@@ -7,6 +7,7 @@ the state of random layers, and the history. The weights of the best epoch lie b
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import keras
@@ -139,7 +140,7 @@ def read_into(path, variables):
     wanted = dict(zip(_names(variables), variables))
     try:
         with safe_open(os.fspath(path), "numpy") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            found = {_unnumbered(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             about = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: found {error}, expected a safetensors file; {_REMEDY}") from error
@@ -177,4 +178,9 @@ def _arrays(variables):
 
 def _names(variables):
     """Name variables by their place and path; a path alone need not be unique."""
-    return [f"{k:04d} {variable.path}" for k, variable in enumerate(variables)]
+    return [_unnumbered(f"{k:04d} {variable.path}") for k, variable in enumerate(variables)]
+
+
+def _unnumbered(name):
+    """Leave out the numbers by which Keras tells layers of one name that a process has made."""
+    return re.sub(r"_[0-9]+(?=/)", "", name)

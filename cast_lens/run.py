@@ -25,12 +25,13 @@ class RunError(ValueError):
     """A run that cannot start or go on, for a reason the user can mend."""
 
 
-def parser(paper, experiments):
+def parser(paper, experiments, scales=("quick", "paper")):
     """Return the command line that all paper modules share.
 
     Args:
         paper: Module name of the paper, e.g. "active_learning".
         experiments: Names that `--experiment` accepts, whole or up to a dot.
+        scales: Names that `--scale` accepts, the default first.
 
     Returns:
         An argparse.ArgumentParser.
@@ -44,7 +45,7 @@ def parser(paper, experiments):
     add("--data", metavar="PATH", help="the paper's data: the file, or the folder that holds it")
     add("--real", action="store_true", help="stop if the real data are not to be had")
     add("--data-only", action="store_true", help="find or download the data, then stop")
-    add("--scale", choices=("quick", "paper"), default="quick", help="size of the run")
+    add("--scale", choices=scales, default=scales[0], help="size of the run")
     add("--experiment", metavar="NAME", help="only these: " + ", ".join(experiments))
     add(
         "--seed", type=at_least(0), default=0, help="seed of all random numbers but the papers' own"

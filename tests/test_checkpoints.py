@@ -82,6 +82,19 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(whole, tmp_pat
         assert np.array_equal(one, two)
 
 
+def test_weights_find_their_places_whatever_else_a_process_has_built(whole, tmp_path):
+    folder, model, _ = whole
+    network()
+    keras.utils.set_random_seed(7)
+    before = keras.layers.Dropout(0.1, seed=1), keras.layers.Dense(2), keras.layers.Dense(3)
+    other = keras.models.clone_model(model)
+    other.compile(keras.optimizers.Adam(0.05), "binary_crossentropy", jit_compile=False)
+    kept = checkpoints.Checkpoint(folder, monitor="val_loss")
+    assert len(before) == 3 and kept.restore(other) == EPOCHS
+    for one, two in zip(values(model), values(other), strict=True):
+        assert np.array_equal(one, two)
+
+
 def test_a_loss_that_is_no_number_stops_and_names_the_objects(whole, tmp_path):
     model, _ = train(tmp_path, 1)
     before = (tmp_path / checkpoints.STATE).read_bytes()

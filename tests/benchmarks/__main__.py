@@ -18,6 +18,7 @@ from tests.benchmarks import (
     bench_import,
     bench_metrics,
     bench_mock,
+    bench_networks,
     bench_pack,
     bench_training,
 )
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "mock": bench_mock,
     "acquisition": bench_acquisition,
     "training": bench_training,
+    "networks": bench_networks,
 }
 # What Li, Eadie & Walmsley (2025) say of costs; the row of claims.csv is cost/<name>.
 COSTS = {"badge_focal_over_cross_entropy", "training_focal_over_cross_entropy"}

@@ -1,0 +1,93 @@
+"""Sec. 3, the network: two branches of EfficientNet, joined by one dense layer."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from cast_lens import augment, backbones, optimizers, stretch
+from reproductions.sglc2.settings import INPUTS, word
+
+
+def build_model(config, seed):
+    """Build the network (Figure 5): stretch, augmentation, a trunk a branch, softmax of two.
+
+    Args:
+        config: The Config.
+        seed: Of the augmentation.
+
+    Returns:
+        keras.Model from {"vis": (batch, 200, 200, 1), "nir": (batch, 66, 66, 3)}, or one of them,
+        in maggies, to (batch, 2): no lens, lens.
+    """
+    branches = INPUTS[config.inputs]
+    sizes = {"vis": (200, 200, 1), "nir": (66, 66, 3)}
+    inputs = {name: keras.Input(sizes[name], name=name) for name in branches}
+    images = {name: stretch.Clip(None, None, name=f"clip_{name}")(x) for name, x in inputs.items()}
+    images = augment.RandomSimilarity(
+        rotation=config.rotation, mirror=True, zoom=config.zoom, fill=config.fill, seed=seed,
+        name="augment",
+    )(images)  # fmt: skip
+    features = []
+    for name, filling in branches.items():
+        trunk = backbones.efficient_net(
+            config.backbone, name=f"trunk_{name}", shape=(None, None, 3),
+            weights="imagenet" if config.initial == "imagenet" else None,
+        )  # fmt: skip
+        x = images[name]
+        if name == "vis" and config.vis_binning > 1:
+            x = keras.layers.AveragePooling2D(config.vis_binning)(x)
+        features.append(trunk(three_bands(x, filling)))
+    features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
+    joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
+    return keras.Model(inputs, keras.layers.Dense(2, "softmax", name="lens")(joined))
+
+
+def three_bands(images, filling):
+    """Give a branch three bands (Sec. 3.2): as they are, repeated, or with null arrays."""
+    if filling == "all":
+        return images
+    if filling == "repeated":
+        return keras.layers.Concatenate()([images] * 3)
+    first = images[..., 2:] if filling == "Y, zeros" else images
+    zeros = ops.zeros_like(first)
+    return keras.layers.Concatenate()([first, zeros, zeros])
+
+
+class Networks:
+    """One compiled network of each shape, which all folds and clippings use in turn.
+
+    Compiling it takes a minute and more; its weights take a second.
+    """
+
+    def __init__(self):
+        self.compiled = {}
+
+    def get(self, config, key):
+        """Return the network of a Config as it is before training.
+
+        Args:
+            config: The Config.
+            key: List of integers that all its random numbers come from.
+        """
+        shape = (config.inputs, config.backbone, config.learning_rate, config.vis_binning)
+        if shape not in self.compiled:
+            model = build_model(config, seed=0)
+            optimizer = optimizers.RAdam(config.learning_rate)
+            optimizer.build(model.trainable_variables)
+            on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
+            model.compile(optimizer, "sparse_categorical_crossentropy",
+                          jit_compile=False if on_cpu else "auto")  # fmt: skip
+            start = [np.array(variable) for variable in optimizer.variables]
+            self.compiled[shape] = model, start
+        model, start = self.compiled[shape]
+        for variable, value in zip(model.optimizer.variables, start):
+            variable.assign(value)
+        number = word(*key)
+        keras.utils.set_random_seed(number)
+        fresh = build_model(config, seed=number)
+        # Compiling adds those of the metrics behind all others.
+        for variable, other in zip(model.variables, fresh.variables, strict=False):
+            if variable.shape != other.shape:
+                raise RuntimeError(f"{variable.path} would become {other.path}")
+            variable.assign(other.value)
+        return model

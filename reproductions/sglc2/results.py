@@ -1,0 +1,160 @@
+"""Scores become metrics, rows of the table, and figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cast_lens import curves, report, run, scores
+from cast_lens import table as tables
+from reproductions.sglc2.limits import detection_limits
+from reproductions.sglc2.settings import BANDS, CLIPPINGS, DRAWN, HEADLINE, INPUTS, METRICS
+from reproductions.sglc2.survey import constants
+
+
+def finish(folder, survey, scale, name, seed):
+    """Turn the scores of all finished folds into metrics, rows, figures and the printed table."""
+    part = survey.parts[0]
+    about = {
+        "paper": "sglc2", "survey": "sglc2", "data": survey.kind, "scale": name,
+        "software": run.software(), "n_train": len(part["train"]), "n_test": len(part["test"]),
+    }  # fmt: skip
+    splits = {"table1": f"{scale.n_folds}-fold validation, {scale.n_run} run"}
+    splits |= dict.fromkeys(("test80k", "npix"), f"independent test, {len(survey.test)} objects")
+    rows, frames = [], {}
+    for path in sorted(folder.glob("*/scores.csv")):
+        experiment = path.parent.name
+        frame = frames[experiment] = tables.evaluate(path.parent, METRICS)
+        split = splits[experiment.partition(".")[0]]
+        rows += tables.summarize_experiment(frame, experiment=experiment, split=split, **about)
+    about |= {"n_train": 0, "n_test": 0}
+    for metric, value in describe(survey, folder).items():
+        row = {"experiment": "data", "metric": metric, "split": "all"}
+        rows.append(tables.summarize({"all": value}, **row, **about))
+    draw(folder, survey, frames)
+    report.finish_run(folder, Path(__file__).parents[1], "sglc2", rows)
+
+
+def write_experiments(found, cell, survey, seed, folder):
+    """Write what came of a cell as experiments: Table 1, the independent test, detection limits."""
+    losses = found["history"].groupby("run")["val_loss"].min().sort_values()
+    written = {f"table1.{cell}": found["table1"]}
+    if "test80k" in found:
+        test = found["test80k"].reset_index(drop=True)
+        written[f"test80k.{cell}"] = test
+        for place, word in ((0, "best_fold"), (4, "fifth_fold")):  # Sec. 4.2, Figure 8
+            if place < len(losses):
+                written[f"test80k.{cell}.{word}"] = test[test["run"] == str(losses.index[place])]
+        if cell == HEADLINE:
+            written |= detection_limits(test, survey.pack.catalog, seed)
+    for name, table in written.items():
+        (folder / name).mkdir(exist_ok=True)
+        if name.startswith("table1."):
+            for extra in ("extra", "history"):
+                text = found[extra].to_csv(index=False, lineterminator="\n")
+                run.write_whole(folder / name / f"{extra}.csv", text)
+        scores.write_scores(table, folder / name / "scores.csv")
+
+
+def describe(survey, folder):
+    """Return what the paper says of its data, counted in the survey at hand."""
+    catalog, images = survey.pack.catalog, survey.pack.manifest["arrays"]
+    others = (catalog["n_source_im"] > 0) & (catalog["mag_eff"] > 1.6)
+    bounds = pd.concat(constants(survey, 0, BANDS, folder / "constants").values(), axis=1)
+    over_p99, over_median = (np.log10(bounds.loc[100.0] / bounds.loc[p]) for p in (99.0, 50.0))
+    return {
+        "n_lenses": int(catalog["label"].sum()),
+        "image_side_pixels.vis": images["vis"]["shape"][0],
+        "image_side_pixels.hjy": images["nir"]["shape"][0],
+        "z_source_min": catalog["z_source"].min(),
+        "z_source_max": catalog["z_source"].max(),
+        "z_source_mean": catalog["z_source"].mean(),
+        "n_pix_source_median": catalog["n_pix_source"][others & (catalog["n_pix_source"] > 0)]
+        .median(),
+        "log10_max_over_median_low": min(over_median),
+        "log10_max_over_median_high": max(over_median),
+        "log10_max_over_p99_low": min(over_p99),
+        "log10_max_over_p99_high": max(over_p99),
+    }  # fmt: skip
+
+
+def draw(folder, survey, frames):
+    """Draw Figures 2, 3, 6, 7, 8, 10 and 11, as far as what they show was run."""
+    data = "real data" if survey.kind == "real" else "STAND-IN DATA"
+    _draw_pixels(folder, survey, data)
+    cells = {name.partition(".")[2]: frame for name, frame in frames.items()
+             if name.startswith("table1.")}  # fmt: skip
+    series = {"figure_6": {"val_loss_drop": "initial minus lowest validation loss"},
+              "figure_7": {"loss_gap_last_epoch": "validation minus training loss, last epoch",
+                           "loss_gap_best_epoch": "validation minus training loss, best epoch"},
+              "table_1": {"roc_auc": "ROC AUC", "pr_auc": "average precision",
+                          "max_f_beta_0.001": "largest F_beta, beta^2 = 0.001"}}  # fmt: skip
+    for figure, ylabels in series.items():
+        values = {
+            metric: {
+                clipping: {
+                    inputs: _runs(cells[f"{inputs}.{clipping}"], metric)
+                    for inputs in INPUTS
+                    if f"{inputs}.{clipping}" in cells
+                }
+                for clipping in CLIPPINGS
+            }
+            for metric in ylabels
+        }
+        curves.series_with_errors(
+            values, folder / f"{figure}.png", xlabel="input", ylabels=ylabels, order=tuple(INPUTS),
+            chance={"roc_auc": 0.5}, title=f"{figure.replace('_', ' ').capitalize()}, {data}",
+        )  # fmt: skip
+    tested = {
+        name.removeprefix("test80k."): scores.read_scores(folder / name / "scores.csv")
+        for name in frames
+        if name.endswith(("best_fold", "fifth_fold"))
+    }
+    if tested:
+        curves.roc_and_precision_recall(
+            tested, folder / "figure_8.png", title=f"Figure 8: independent test, {data}"
+        )
+    bins = {int(name.removeprefix("npix.bin")): frame for name, frame in frames.items()
+            if name.startswith("npix.")}  # fmt: skip
+    if bins:
+        of_bins = {metric: {HEADLINE: {low: _runs(bins[low], metric) for low in sorted(bins)}}
+                   for metric in DRAWN}  # fmt: skip
+        curves.series_with_errors(
+            of_bins, folder / "figure_11.png", title=f"Figure 11: detection limits, {data}",
+            xlabel="least N_pix of the lenses", ylabels=dict(zip(DRAWN, DRAWN)),
+            chance={"roc_auc": 0.5, "pr_auc": 0.5},
+        )  # fmt: skip
+
+
+def _runs(frame, metric):
+    return frame.loc[frame["metric"] == metric, "value"].to_numpy()
+
+
+def _draw_pixels(folder, survey, data):
+    """Draw Figures 2 and 3: pixels of a few hundred objects before and after clipping; and 10."""
+    before, after = {}, {}
+    bounds = constants(survey, 0, BANDS, folder / "constants")
+    for name, bands in BANDS.items():
+        images = survey.pack.batch(name, survey.sample[:500])
+        for n, band in enumerate(bands):
+            pixels, limits = (
+                images[..., n].ravel(),
+                bounds[name].loc[[*CLIPPINGS["alternative"]], band],
+            )
+            offset = pixels - pixels.min() + np.ptp(limits) / 1e3  # above 0, as in the paper
+            edges = np.geomspace(offset.min(), offset.max(), 80)
+            before[band] = np.log10(edges), np.histogram(offset, edges)[0]
+            counts, edges = np.histogram(np.clip(pixels, *limits), 80)
+            after[band] = edges * 1e12, counts
+    n = min(500, len(survey.sample))
+    curves.histograms(before, folder / "figure_2.png", xlabel="log10 of flux + offset, maggie",
+                      title=f"Figure 2: pixels of {n} objects, {data}")  # fmt: skip
+    curves.histograms(after, folder / "figure_3.png", xlabel="flux, 1e-12 maggie",
+                      title=f"Figure 3: pixels of {n} objects, clipped, {data}")  # fmt: skip
+    catalog = survey.pack.catalog
+    chosen = (catalog["n_source_im"] > 0) & (catalog["mag_eff"] > 1.6)
+    n_pix = catalog["n_pix_source"][chosen & (catalog["n_pix_source"] > 0)]
+    counts, edges = np.histogram(n_pix, np.arange(0, 505, 5))
+    curves.histograms({"N_pix": (edges, counts)}, folder / "figure_10.png",
+                      xlabel="source pixels above 1 sigma",
+                      title=f"Figure 10: objects that meet the other criteria, {data}")  # fmt: skip

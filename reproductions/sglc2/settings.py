@@ -1,0 +1,103 @@
+"""What the paper fixes: inputs, clippings, networks, scales, metrics (Secs. 2 to 4)."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from cast_lens import metrics
+
+BANDS = {"vis": ("VIS",), "nir": ("H", "J", "Y")}  # inputs of the pack
+# Sec. 3.2: what becomes of the bands of each branch.
+INPUTS = {
+    "hjy": {"nir": "all"},
+    "vis_repeated": {"vis": "repeated"},
+    "vis_zeros": {"vis": "zeros"},
+    "hjy_vis_zeros": {"vis": "zeros", "nir": "all"},
+    "hjy_vis_repeated": {"vis": "repeated", "nir": "all"},
+    "y_vis_zeros": {"vis": "zeros", "nir": "Y, zeros"},
+}
+# Sec. 2.2: percentiles that become 0 and 1. Minus the 99.9th of -x is the 0.1st of x.
+CLIPPINGS = {
+    "none": (0.0, 100.0),  # Sec. 4.1: "normalized in the [0, 1] range"
+    "sglc2": (0.1, 98.0),
+    "alternative": (0.1, 99.0),
+}
+PERCENTS = (0.0, 0.1, 50.0, 98.0, 99.0, 100.0)
+
+
+def at_max_f_beta(metric, labels, scores):
+    """Return a metric at the threshold of the largest F_beta (Sec. 7.3)."""
+    _, threshold = metrics.max_f_beta(labels, scores, beta_squared=0.001)
+    return metric(labels, scores, threshold=threshold)
+
+
+METRICS = {
+    "roc_auc": metrics.roc_auc,
+    "pr_auc": metrics.average_precision,  # authors' notebook
+    "max_f_beta_0.001": partial(metrics.max_f_beta, beta_squared=0.001),  # Sec. 4.2
+    "precision_at_max_f_beta_0.001": partial(at_max_f_beta, metrics.precision),
+    "recall_at_max_f_beta_0.001": partial(at_max_f_beta, metrics.recall),
+}
+DRAWN = ("roc_auc", "pr_auc", "max_f_beta_0.001")
+HEADLINE = "hjy_vis_repeated.alternative"  # Table 1, in blue
+SAMPLE, FOLDS, INITIAL, NEGATIVES = 11, 12, 13, 14  # last words of seeds
+BINS = range(10, 151, 10)  # Sec. 5
+
+
+@dataclass(frozen=True)
+class Config:
+    """One cell of Table 1."""
+
+    inputs: str  # key of INPUTS
+    clipping: str  # key of CLIPPINGS
+    backbone: str = "b2"  # Sec. 3.2
+    epochs: int = 50  # Sec. 4.1
+    batch: int = 64  # Sec. 4.1
+    learning_rate: float = 1e-3  # ASSUMED: the default of tensorflow-addons
+    initial: str = "imagenet"  # Sec. 4.1; or "random", "released" (weights/), "coarse" (SCALES)
+    vis_binning: int = 1  # Sec. 3.2: VIS in its original form; pixels a side averaged in one
+    rotation: float = 180.0  # Sec. 4.1
+    zoom: tuple[float, float] = (0.8, 1.2)  # Sec. 4.1
+    fill: str = "nearest"  # ASSUMED: not in the paper; Keras's own default of that time
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of the paper is run."""
+
+    n_sample: int  # Sec. 4.1: objects of the cross-validation
+    n_test: int | None  # None for all others
+    n_folds: int  # Sec. 4.1: folds that the sample is divided into
+    n_run: int  # of these, how many are trained
+    cells: tuple[str, ...]
+    changes: dict  # of Config
+
+
+ALL = tuple(f"{inputs}.{clipping}" for inputs in INPUTS for clipping in CLIPPINGS)
+SCALES = {
+    "paper": Scale(20_000, None, 10, 10, ALL, {}),
+    "quick": Scale(
+        1_000, 500, 10, 2, (HEADLINE, "hjy_vis_repeated.none"),
+        {"epochs": 1, "batch": 16, "initial": "released", "learning_rate": 1e-4},
+    ),
+    # What the released weights are: one network, trained on nine tenths of 20,000 stand-ins, first
+    # with VIS at half its resolution, which takes a third of the time.
+    "coarse": Scale(
+        20_000, 0, 10, 1, (HEADLINE,),
+        {"epochs": 8, "batch": 32, "initial": "random", "vis_binning": 2},
+    ),
+    "release": Scale(
+        20_000, 0, 10, 1, (HEADLINE,), {"epochs": 4, "batch": 32, "initial": "coarse"}
+    ),
+}  # fmt: skip
+EXPERIMENTS = {
+    **{f"table1.{cell}": "" for cell in ALL},
+    **{f"test80k.{cell}": "" for cell in ALL},
+    "npix": "",
+}
+
+
+def word(*key):
+    """Hash integers into one seed."""
+    return int(np.random.SeedSequence(list(key)).generate_state(1)[0])

@@ -1,0 +1,116 @@
+"""Sec. 2, data: the pack, the sample and its folds, and what each band is clipped at."""
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cast_lens import archive, folds, pack, pixel_statistics, run, survey_pack
+from reproductions.sglc2.settings import BANDS, FOLDS, PERCENTS, SAMPLE, word
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """The objects of a run.
+
+    Attributes:
+        pack: The Pack.
+        kind: "real" or "stand-in".
+        sample: Rows of the objects of the cross-validation, in the order of the catalog.
+        test: Rows of the independent test.
+        parts: Of each fold {"train": rows, "test": rows}.
+    """
+
+    pack: pack.Pack
+    kind: str
+    sample: np.ndarray
+    test: np.ndarray
+    parts: list[dict[str, np.ndarray]]
+
+
+def load_data(data, *, real, scale, seed, output):
+    """Return the pack of the survey that is named, or lies where surveys are kept, or a stand-in's.
+
+    Only with `real` the 19 GB of the archive are downloaded.
+    """
+    place = Path(data).expanduser() if data else _kept()
+    if place and (place / "checksums.npy").exists():
+        return pack.open_pack(place)
+    if place is None and real:
+        place = archive.get("sglc2", "data")
+    if place is None:
+        n = scale.n_sample + (scale.n_test or 0)
+        print(f"no II SGLC here (make data-sglc2, or DATA=): a stand-in of {n} objects is made, "
+              "once", file=sys.stderr)  # fmt: skip
+        place = _stand_in(output, n, seed + 1)
+    name = f"{place.resolve().name}-pack"
+    return survey_pack.pack_survey(place, output / "packs" / name, dtype="float32")
+
+
+def _kept():
+    """Return the folder of the II SGLC where surveys are kept, or None."""
+    places = [Path(os.environ.get("CAST_LENS_DATA") or "data"), Path("data")]
+    return next((p / "sglc2" for p in places if (p.expanduser() / "sglc2").is_dir()), None)
+
+
+def _stand_in(output, n, seed):
+    """Make a stand-in survey; released weights were trained on another seed."""
+    from cast_lens.mock import makers, survey
+
+    folder = output / "stand_in" / f"mock-sglc2-n{n}-seed{seed}"
+    survey.write(folder, makers.load_maker("sglc2", seed=seed), n=n)
+    return folder
+
+
+def divide(survey, scale, seed):
+    """Draw the sample and its folds (Sec. 4.1); all others are the independent test."""
+    n_objects = len(survey.catalog)
+    if n_objects < scale.n_sample + (scale.n_test or 0):
+        raise run.RunError(
+            f"{survey.folder} holds {n_objects} objects, expected {scale.n_sample} and "
+            f"{scale.n_test or 'more'} for the test; name a larger survey"
+        )
+    order = np.random.default_rng([seed, SAMPLE]).permutation(n_objects)
+    sample = np.sort(order[: scale.n_sample])
+    last = None if scale.n_test is None else scale.n_sample + scale.n_test
+    test = np.sort(order[scale.n_sample : last])
+    found = folds.k_fold(
+        survey.catalog.iloc[sample], scale.n_folds, seed=word(seed, FOLDS), stratify=False
+    )
+    parts = [{name: sample[rows] for name, rows in part.items()} for part in found]
+    kind = survey.manifest["identity"]["about.data"]
+    return Survey(survey, kind, sample, test, parts[: scale.n_run])
+
+
+def constants(survey, fold, names, path):
+    """Return `PERCENTS` of the training objects of a fold, computed once and kept in a file.
+
+    Args:
+        survey: The Survey.
+        fold: Number of the fold.
+        names: Inputs.
+        path: CSV file for all folds of a run.
+
+    Returns:
+        {input: DataFrame of a column a band, in maggies, by percent}.
+    """
+    rows, found = survey.parts[fold]["train"], {}
+    for name in names:
+        file = path / f"fold{fold}_{name}.csv"
+        table = pd.read_csv(file, float_precision="round_trip") if file.exists() else None
+        if table is None or table["percent"].tolist() != list(PERCENTS):
+            batches = partial(_in_batches, survey.pack, name, rows)
+            values = pixel_statistics.percentiles(batches, PERCENTS)
+            table = pd.DataFrame(values, columns=BANDS[name])
+            table.insert(0, "percent", PERCENTS)
+            run.write_whole(file, table.to_csv(index=False, lineterminator="\n"))
+        found[name] = table.set_index("percent")
+    return found
+
+
+def _in_batches(survey, name, rows):
+    return (survey.batch(name, rows[k : k + 256]) for k in range(0, len(rows), 256))
