@@ -27,7 +27,7 @@ Departures:
 from pathlib import Path
 
 from cast_lens import data, run
-from reproductions.sglc2 import results, training
+from reproductions.sglc2 import adapt, results, training
 from reproductions.sglc2.network import Networks
 from reproductions.sglc2.settings import EXPERIMENTS, SCALES, Config
 from reproductions.sglc2.survey import divide, load_data
@@ -37,9 +37,9 @@ def main(arguments=None):
     """Reproduce the paper: load, train, score, and set every number beside the reported one."""
     options = run.parser("sglc2", EXPERIMENTS, tuple(SCALES)).parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
-    survey = load_data(
-        options.data, real=options.real, scale=scale, seed=options.seed, output=output
-    )
+    where = {"real": options.real, "seed": options.seed, "output": output}
+    n_objects = scale.n_sample + (scale.n_test or 0)
+    survey = load_data(options.data, n_objects=n_objects, **where)
     if options.data_only:
         return
     survey = divide(survey, scale, options.seed)
@@ -56,5 +56,12 @@ def main(arguments=None):
             config = Config(inputs, clipping, **scale.changes)
             found = training.run_cell(config, survey, options.seed, networks, folder)
             results.write_experiments(found, cell, survey, options.seed, folder)
+        if scale.adapt:
+            ground = load_data(None, n_objects=scale.n_ground, name="sglc1-ground", **where)
+            found = adapt.run_adapt(
+                ground, scale.adapt, scale.n_groups, adapt.headline(scale), options.seed,
+                networks, folder,
+            )  # fmt: skip
+            results.write_adapted(found, folder)
         if options.scale in ("quick", "paper"):
             results.finish(folder, survey, scale, options.scale, options.seed)

@@ -1,7 +1,6 @@
 """Sec. 3, the network: two branches of EfficientNet, joined by one dense layer."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from cast_lens import augment, backbones, optimizers, stretch
@@ -77,7 +76,7 @@ class Networks:
             on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
             model.compile(optimizer, "sparse_categorical_crossentropy",
                           jit_compile=False if on_cpu else "auto")  # fmt: skip
-            start = [np.array(variable) for variable in optimizer.variables]
+            start = [keras.ops.convert_to_numpy(v.value) for v in optimizer.variables]
             self.compiled[shape] = model, start
         model, start = self.compiled[shape]
         for variable, value in zip(model.optimizer.variables, start):

@@ -21,12 +21,20 @@ def finish(folder, survey, scale, name, seed):
     }  # fmt: skip
     splits = {"table1": f"{scale.n_folds}-fold validation, {scale.n_run} run"}
     splits |= dict.fromkeys(("test80k", "npix"), f"independent test, {len(survey.test)} objects")
+    splits |= dict.fromkeys(("transfer", "scratch"), "test groups of a tenth")
     rows, frames = [], {}
     for path in sorted(folder.glob("*/scores.csv")):
         experiment = path.parent.name
         frame = frames[experiment] = tables.evaluate(path.parent, METRICS)
-        split = splits[experiment.partition(".")[0]]
-        rows += tables.summarize_experiment(frame, experiment=experiment, split=split, **about)
+        kind = experiment.partition(".")[0]
+        row = about | {"split": splits[kind]}
+        if kind in ("transfer", "scratch"):  # groups share no test object
+            row |= {"survey": "sglc1_ground", "n_train": 0, "n_test": 0}
+            spread = frame.loc[frame["metric"] == "roc_auc", "value"].std(ddof=1)
+            rows.append(tables.summarize(
+                {"all": spread}, experiment=experiment, metric="roc_auc_sd", **row
+            ))  # fmt: skip
+        rows += tables.summarize_experiment(frame, experiment=experiment, **row)
     about |= {"n_train": 0, "n_test": 0}
     for metric, value in describe(survey, folder).items():
         row = {"experiment": "data", "metric": metric, "split": "all"}
@@ -56,6 +64,13 @@ def write_experiments(found, cell, survey, seed, folder):
         scores.write_scores(table, folder / name / "scores.csv")
 
 
+def write_adapted(found, folder):
+    """Write what came of Sec. 6 as experiments, with the spread of the groups beside it."""
+    for name, table in found.items():
+        (folder / name).mkdir(exist_ok=True)
+        scores.write_scores(table, folder / name / "scores.csv")
+
+
 def describe(survey, folder):
     """Return what the paper says of its data, counted in the survey at hand."""
     catalog, images = survey.pack.catalog, survey.pack.manifest["arrays"]
@@ -82,6 +97,7 @@ def draw(folder, survey, frames):
     """Draw Figures 2, 3, 6, 7, 8, 10 and 11, as far as what they show was run."""
     data = "real data" if survey.kind == "real" else "STAND-IN DATA"
     _draw_pixels(folder, survey, data)
+    _draw_adapted(folder, frames, data)
     cells = {name.partition(".")[2]: frame for name, frame in frames.items()
              if name.startswith("table1.")}  # fmt: skip
     series = {"figure_6": {"val_loss_drop": "initial minus lowest validation loss"},
@@ -123,6 +139,28 @@ def draw(folder, survey, frames):
             of_bins, folder / "figure_11.png", title=f"Figure 11: detection limits, {data}",
             xlabel="least N_pix of the lenses", ylabels=dict(zip(DRAWN, DRAWN)),
             chance={"roc_auc": 0.5, "pr_auc": 0.5},
+        )  # fmt: skip
+
+
+def _draw_adapted(folder, frames, data):
+    """Draw Figure 12: metrics on ground-based images by the number of training images."""
+    starts = {
+        "trained on Euclid-like images": "transfer.n", "from scratch": "scratch.n",
+    }  # fmt: skip
+    values = {
+        metric: {
+            title: {
+                n: _runs(frames[f"{word}{n}"], metric)
+                for n in sorted(int(k.removeprefix(word)) for k in frames if k.startswith(word))
+            }
+            for title, word in starts.items()
+        }
+        for metric in DRAWN
+    }
+    if any(values["roc_auc"].values()):
+        curves.series_with_errors(
+            values, folder / "figure_12.png", title=f"Figure 12: I SGLC, ground, {data}",
+            xlabel="training images", ylabels=dict(zip(DRAWN, DRAWN)), chance={"roc_auc": 0.5},
         )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ METRICS = {
 }
 DRAWN = ("roc_auc", "pr_auc", "max_f_beta_0.001")
 HEADLINE = "hjy_vis_repeated.alternative"  # Table 1, in blue
-SAMPLE, FOLDS, INITIAL, NEGATIVES = 11, 12, 13, 14  # last words of seeds
+SAMPLE, FOLDS, INITIAL, NEGATIVES, ADAPT = 11, 12, 13, 14, 15  # last words of seeds
 BINS = range(10, 151, 10)  # Sec. 5
 
 
@@ -72,14 +72,22 @@ class Scale:
     n_run: int  # of these, how many are trained
     cells: tuple[str, ...]
     changes: dict  # of Config
+    adapt: tuple[int, ...] = ()  # Sec. 6: numbers of training images
+    n_ground: int = 0  # objects of the I SGLC, ground, if a stand-in has to be made
+    n_groups: int = 0  # Sec. 6: groups of them that are tested
 
 
 ALL = tuple(f"{inputs}.{clipping}" for inputs in INPUTS for clipping in CLIPPINGS)
 SCALES = {
-    "paper": Scale(20_000, None, 10, 10, ALL, {}),
     "quick": Scale(
         1_000, 500, 10, 2, (HEADLINE, "hjy_vis_repeated.none"),
         {"epochs": 1, "batch": 16, "initial": "released", "learning_rate": 1e-4},
+        adapt=(0, 40, 200), n_ground=1_000, n_groups=1,
+    ),
+    "paper": Scale(
+        20_000, None, 10, 10, ALL, {},
+        adapt=(0, 20, 40, 60, 80, 100, 150, 200, 400, 1000, 2000, 4000),  # Fig. 12
+        n_ground=20_000, n_groups=10,
     ),
     # What the released weights are: one network, trained on nine tenths of 20,000 stand-ins, first
     # with VIS at half its resolution, which takes a third of the time.
@@ -95,6 +103,8 @@ EXPERIMENTS = {
     **{f"table1.{cell}": "" for cell in ALL},
     **{f"test80k.{cell}": "" for cell in ALL},
     "npix": "",
+    "transfer": "",
+    "scratch": "",
 }
 
 

@@ -32,37 +32,44 @@ class Survey:
     parts: list[dict[str, np.ndarray]]
 
 
-def load_data(data, *, real, scale, seed, output):
+def load_data(data, *, real, n_objects, seed, output, name="sglc2"):
     """Return the pack of the survey that is named, or lies where surveys are kept, or a stand-in's.
 
-    Only with `real` the 19 GB of the archive are downloaded.
+    Args:
+        data: Folder of the survey or of its pack; None or "" for where surveys are kept.
+        real: Whether to download the archive (19 GB) rather than to make a stand-in.
+        n_objects: Of the stand-in.
+        seed: Of the run; released weights were trained on a stand-in of another.
+        output: Folder for what is made.
+        name: "sglc2", or "sglc1-ground" for Sec. 6.
+
+    Returns:
+        The Pack.
     """
-    place = Path(data).expanduser() if data else _kept()
+    place = Path(data).expanduser() if data else _kept(name)
     if place and (place / "checksums.npy").exists():
         return pack.open_pack(place)
     if place is None and real:
-        place = archive.get("sglc2", "data")
+        place = archive.get(name, "data")
     if place is None:
-        n = scale.n_sample + (scale.n_test or 0)
-        print(f"no II SGLC here (make data-sglc2, or DATA=): a stand-in of {n} objects is made, "
-              "once", file=sys.stderr)  # fmt: skip
-        place = _stand_in(output, n, seed + 1)
-    name = f"{place.resolve().name}-pack"
-    return survey_pack.pack_survey(place, output / "packs" / name, dtype="float32")
+        print(f"no {name} here (make data-{name}, or DATA=): a stand-in of {n_objects} objects is "
+              "made, once", file=sys.stderr)  # fmt: skip
+        place = _stand_in(name, output, n_objects, seed + 1)
+    target = output / "packs" / f"{place.resolve().name}-pack"
+    return survey_pack.pack_survey(place, target, dtype="float32")
 
 
-def _kept():
-    """Return the folder of the II SGLC where surveys are kept, or None."""
+def _kept(name):
+    """Return the folder of a survey where surveys are kept, or None."""
     places = [Path(os.environ.get("CAST_LENS_DATA") or "data"), Path("data")]
-    return next((p / "sglc2" for p in places if (p.expanduser() / "sglc2").is_dir()), None)
+    return next((p / name for p in places if (p.expanduser() / name).is_dir()), None)
 
 
-def _stand_in(output, n, seed):
-    """Make a stand-in survey; released weights were trained on another seed."""
+def _stand_in(name, output, n, seed):
     from cast_lens.mock import makers, survey
 
-    folder = output / "stand_in" / f"mock-sglc2-n{n}-seed{seed}"
-    survey.write(folder, makers.load_maker("sglc2", seed=seed), n=n)
+    folder = output / "stand_in" / f"mock-{name}-n{n}-seed{seed}"
+    survey.write(folder, makers.load_maker(name, seed=seed), n=n)
     return folder
 
 
@@ -101,7 +108,7 @@ def constants(survey, fold, names, path):
     rows, found = survey.parts[fold]["train"], {}
     for name in names:
         file = path / f"fold{fold}_{name}.csv"
-        table = pd.read_csv(file, float_precision="round_trip") if file.exists() else None
+        table = pd.read_csv(file) if file.exists() else None
         if table is None or table["percent"].tolist() != list(PERCENTS):
             batches = partial(_in_batches, survey.pack, name, rows)
             values = pixel_statistics.percentiles(batches, PERCENTS)

@@ -1,0 +1,239 @@
+"""Bom et al. (2022): the straight line on a small survey, with a small trunk for EfficientNet."""
+
+import hashlib
+import importlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from cast_lens import metrics, pack, run, scores
+from tests.fits_files import survey_file
+
+N = 80
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The modules of the paper, by name."""
+    names = ("settings", "survey", "network", "training", "limits", "adapt", "results")
+    found = {name: importlib.import_module(f"reproductions.sglc2.{name}") for name in names}
+    return SimpleNamespace(main=importlib.import_module("reproductions.sglc2"), **found)
+
+
+def write_pack(folder, n, bands, inputs, **columns):
+    """Pack n objects of noise with a source in the middle of those that are lenses."""
+    rng = np.random.default_rng(n)
+    table = pd.DataFrame({"object_id": [str(200_000 + k) for k in range(n)]} | columns)
+    for band, size in bands.items():
+        paths = []
+        for k in range(n):
+            image = rng.standard_normal((size, size)).astype(np.float32) * 1e-12
+            image[size // 2, size // 2] += 3e-11 * table["label"][k]
+            paths.append(str(folder / f"{band}-{k}.fits"))
+            (folder / f"{band}-{k}.fits").write_bytes(survey_file(image))
+        table[f"path_{band}"] = pd.Series(paths, dtype=object)
+    return pack.build(
+        folder / "pack", table, inputs, mask_value=None, dtype="float32", workers=1,
+        about={"survey": "small", "data": "stand-in"}, progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    truth = {
+        "n_source_im": rng.integers(0, 3, N), "mag_eff": rng.uniform(1, 3, N),
+        "n_pix_source": rng.integers(0, 160, N), "z_source": rng.uniform(1, 5, N),
+    }  # fmt: skip
+    label = (truth["n_source_im"] > 0) & (truth["mag_eff"] > 1.6) & (truth["n_pix_source"] > 20)
+    sizes = {"VIS": 200, "H": 66, "J": 66, "Y": 66}
+    inputs = {"vis": ("VIS",), "nir": ("H", "J", "Y")}
+    folder = tmp_path_factory.mktemp("sglc2")
+    return write_pack(folder, N, sizes, inputs, label=label.astype(int), **truth)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    label = np.arange(40) % 2
+    bands = dict.fromkeys("UGRI", 101)
+    folder = tmp_path_factory.mktemp("ground")
+    return write_pack(folder, 40, bands, {"ugri": tuple("UGRI")}, label=label)
+
+
+def small_trunk(variant, *, name, shape, weights):
+    images = keras.Input(shape)
+    features = keras.layers.Conv2D(4, 5, strides=4, activation="relu", name="stem")(images)
+    return keras.Model(images, features, name=name)
+
+
+@pytest.fixture
+def small(paper, survey, ground, monkeypatch):
+    """Make every network small and every survey one of the two above; return the scale."""
+    monkeypatch.setattr(paper.network.backbones, "efficient_net", small_trunk)
+    scale = paper.settings.Scale(
+        50, 30, 5, 2, (paper.settings.HEADLINE, "hjy.none"),
+        {"epochs": 3, "batch": 16, "initial": "random"}, adapt=(0, 8), n_ground=40, n_groups=2,
+    )  # fmt: skip
+    monkeypatch.setitem(paper.settings.SCALES, "quick", scale)
+    packs = {"sglc2": survey, "sglc1-ground": ground}
+    monkeypatch.setattr(paper.main, "load_data", lambda *_, name="sglc2", **__: packs[name])
+    return scale
+
+
+def hashes(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (".lock", "report.html")
+    }
+
+
+def test_sample_folds_and_test_share_nothing_and_leave_nothing_out(paper, survey):
+    scale = replace(paper.settings.SCALES["paper"], n_sample=50)
+    found = paper.survey.divide(survey, scale, seed=3)
+    assert sorted([*found.sample, *found.test]) == list(range(N)) and len(found.sample) == 50
+    held_out = np.concatenate([part["test"] for part in found.parts])
+    assert sorted(held_out) == found.sample.tolist() and len(found.parts) == 10
+    for part in found.parts:
+        assert sorted([*part["train"], *part["test"]]) == found.sample.tolist()
+    assert found.kind == "stand-in"
+    with pytest.raises(run.RunError, match="holds 80 objects, expected 20000"):
+        paper.survey.divide(survey, paper.settings.SCALES["paper"], seed=3)
+
+
+def test_bounds_are_the_percentiles_of_the_training_objects_alone(paper, survey, tmp_path):
+    scale = replace(paper.settings.SCALES["paper"], n_sample=50)
+    found = paper.survey.divide(survey, scale, seed=0)
+    bounds = paper.survey.constants(found, 1, ["nir"], tmp_path)
+    images = survey.batch("nir", found.parts[1]["train"]).astype(np.float64)
+    for percent in (0.1, 98.0, 99.0):
+        wanted = np.percentile(images, percent, axis=(0, 1, 2))
+        assert np.allclose(bounds["nir"].loc[percent], wanted, rtol=1e-12)
+        inverted = -np.percentile(-images, 100 - percent, axis=(0, 1, 2))  # as the paper words it
+        assert np.allclose(bounds["nir"].loc[percent], inverted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("filling, wanted", [
+    ("all", lambda x: x), ("repeated", lambda x: np.repeat(x[..., :1], 3, -1)),
+    ("zeros", lambda x: x[..., :1] * [1, 0, 0]), ("Y, zeros", lambda x: x[..., 2:] * [1, 0, 0]),
+])  # fmt: skip
+def test_a_branch_gets_three_bands(paper, filling, wanted):
+    images = np.random.default_rng(0).random((2, 4, 4, 3)).astype(np.float32)
+    given = images[..., :1] if filling in ("repeated", "zeros") else images
+    assert np.array_equal(paper.network.three_bands(given, filling), wanted(images))
+
+
+def test_the_network_has_the_papers_two_trunks(paper):
+    model = paper.network.build_model(
+        paper.settings.Config("hjy_vis_repeated", "alternative", initial="random"), seed=0
+    )
+    assert {name: x.shape[1:] for name, x in model.input.items()} == {
+        "vis": (200, 200, 1), "nir": (66, 66, 3),
+    }  # fmt: skip
+    # EfficientNet-B2 without its top: 7,768,569 parameters (keras.applications has 7 more, of the
+    # layer that standardizes); 2 x 1,408 features joined to two classes.
+    b2 = keras.applications.EfficientNetB2(include_top=False, weights=None).count_params() - 7
+    for name in ("trunk_vis", "trunk_nir"):
+        assert model.get_layer(name).count_params() == b2 == 7_768_562
+    assert model.get_layer("lens").count_params() == (2 * 1408 + 1) * 2
+    y = paper.settings.Config("y_vis_zeros", "none", initial="random", backbone="b0")
+    assert set(paper.network.build_model(y, seed=0).input) == {"vis", "nir"}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_ends_with_the_same_files(paper, small, tmp_path, monkeypatch):
+    paper.main.main(["--output", str(tmp_path / "whole")])
+    whole = hashes(tmp_path / "whole")
+    assert len(whole) > 40
+    write, calls = run.write_whole, []
+
+    class Killed(BaseException):
+        pass
+
+    def write_or_die(path, *arguments, **options):
+        calls.append(path)
+        if len(calls) % 7 == 0 and len(calls) < 120:
+            raise Killed
+        write(path, *arguments, **options)
+
+    for module in ("cast_lens.checkpoints", "cast_lens.run", "cast_lens.scores"):
+        monkeypatch.setattr(importlib.import_module(module), "write_whole", write_or_die)
+    n_kills = 0
+    while True:
+        try:
+            paper.main.main(["--output", str(tmp_path / "pieces")])
+            break
+        except Killed:
+            n_kills += 1
+    assert n_kills == 17 and hashes(tmp_path / "pieces") == whole
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("fold*/*")}
+    paper.main.main(["--output", str(tmp_path / "whole")])
+    for path, stamp in stamps.items():  # nothing is computed twice
+        assert path.stat().st_mtime_ns == stamp
+
+
+def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, survey):
+    paper.main.main(["--output", str(tmp_path)])
+    folder = tmp_path / "sglc2-stand-in-quick-seed0"
+    rows = pd.read_csv(folder / "reproduced.csv").set_index(["experiment", "metric"])["value"]
+    divided = paper.survey.divide(survey, small, 0)
+    labels = dict(zip(survey.catalog["object_id"], survey.catalog["label"]))
+    for experiment, parts in {
+        "table1.hjy.none": [part["test"] for part in divided.parts],
+        f"test80k.{paper.settings.HEADLINE}": [divided.test] * 2,
+    }.items():
+        table = scores.read_scores(folder / experiment / "scores.csv")
+        values = []
+        for (_, part), expected in zip(table.groupby("run"), parts, strict=True):
+            ids = survey.catalog["object_id"].to_numpy()[expected]
+            assert part["object_id"].tolist() == ids.tolist()
+            assert part["label"].tolist() == [labels[name] for name in ids]
+            values.append(metrics.roc_auc(part["label"], part["score"]))
+        assert rows[experiment, "roc_auc"] == pytest.approx(np.mean(values), rel=1e-9)
+    history = pd.read_csv(folder / "table1.hjy.none/history.csv")
+    drops = history.groupby("run")["val_loss"].agg(lambda x: x.iloc[0] - x.min())
+    found = rows["table1.hjy.none", "val_loss_drop"]
+    assert found == pytest.approx(drops.mean(), abs=1e-9)
+    assert rows["data", "n_lenses"] == survey.catalog["label"].sum()
+    assert {"transfer.n0", "transfer.n8", "scratch.n8"} <= set(rows.index.get_level_values(0))
+    for name in ("figure_2", "figure_3", "figure_6", "figure_7", "figure_8", "figure_10",
+                 "figure_11", "figure_12", "table_1"):  # fmt: skip
+        assert (folder / f"{name}.png").stat().st_size > 5000
+
+
+def test_detection_limits_pair_each_bin_with_as_many_fainter_objects(paper, survey):
+    rng, catalog = np.random.default_rng(1), survey.catalog
+    table = pd.concat([
+        scores.score_table(catalog["object_id"], catalog["label"], rng.random(N), run=run_,
+                           n_train=9)
+        for run_ in range(2)
+    ], ignore_index=True)  # fmt: skip
+    found = paper.limits.detection_limits(table, catalog, seed=0)
+    truth = catalog.set_index("object_id")
+    assert set(found) <= {f"npix.bin{low}" for low in range(10, 151, 10)} and len(found) > 8
+    for name, part in found.items():
+        low = int(name.removeprefix("npix.bin"))
+        for _, one in part.groupby("run"):
+            rows = truth.loc[one["object_id"]]
+            lenses, others = rows[one["label"].to_numpy() == 1], rows[one["label"].to_numpy() == 0]
+            assert len(lenses) == len(others)
+            assert lenses["n_pix_source"].between(low, low + 9).all()
+            assert (lenses["n_source_im"] > 0).all() and (lenses["mag_eff"] > 1.6).all()
+            assert (others["n_pix_source"] < low).all()
+
+
+def test_ground_based_images_take_the_places_of_the_branches(paper, ground):
+    source = paper.adapt.Resized(ground, cv2.INTER_NEAREST)
+    images = ground.batch("ugri", [3, 1])
+    vis, nir = source.batch("vis", [3, 1]), source.batch("nir", [3, 1])
+    assert vis.shape == (2, 200, 200, 1) and nir.shape == (2, 66, 66, 3)
+    for size, found, bands in ((200, vis, "R"), (66, nir, "UGI")):
+        nearest = (np.arange(size) * (101 / size)).astype(int)  # OpenCV's rule
+        for n, band in enumerate(bands):
+            wanted = images[..., "UGRI".index(band)][:, nearest][:, :, nearest]
+            assert np.array_equal(found[..., n], wanted)
