@@ -29,7 +29,7 @@ from pathlib import Path
 from cast_lens import data, run
 from reproductions.sglc2 import adapt, results, training
 from reproductions.sglc2.network import Networks
-from reproductions.sglc2.settings import EXPERIMENTS, SCALES, Config
+from reproductions.sglc2.settings import EXPERIMENTS, HEADLINE, SCALES, config_of
 from reproductions.sglc2.survey import divide, load_data
 
 
@@ -49,19 +49,21 @@ def main(arguments=None):
         "scale": options.scale,
     } | run.versions()  # fmt: skip
     path = output / f"sglc2-{survey.kind}-{options.scale}-seed{options.seed}"
-    networks = Networks()
+    chosen, networks = run.choose(EXPERIMENTS, options.experiment), Networks()
+    wanted = {EXPERIMENTS[name] for name in chosen}
+    cells = [cell for cell in scale.cells if cell in wanted] or sorted(wanted)
     with run.folder(path, identity, restart=options.restart) as folder:
-        for cell in scale.cells:
-            inputs, clipping = cell.split(".")
-            config = Config(inputs, clipping, **scale.changes)
-            found = training.run_cell(config, survey, options.seed, networks, folder)
+        for cell in cells:
+            found = training.run_cell(
+                cell, config_of(cell, scale.changes), survey, options.seed, networks, folder
+            )
             results.write_experiments(found, cell, survey, options.seed, folder)
-        if scale.adapt:
+        if scale.adapt and {"transfer", "scratch"} & set(chosen):
             ground = load_data(None, n_objects=scale.n_ground, name="sglc1-ground", **where)
+            base = config_of(HEADLINE, scale.changes)
             found = adapt.run_adapt(
-                ground, scale.adapt, scale.n_groups, adapt.headline(scale), options.seed,
-                networks, folder,
-            )  # fmt: skip
+                ground, scale.adapt, scale.n_groups, base, options.seed, networks, folder
+            )
             results.write_adapted(found, folder)
         if options.scale in ("quick", "paper"):
             results.finish(folder, survey, scale, options.scale, options.seed)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cast_lens import checkpoints, folds, pixel_statistics, run, scores
 from cast_lens.pack import Pack
-from reproductions.sglc2.settings import ADAPT, CLIPPINGS, HEADLINE, Config, word
+from reproductions.sglc2.settings import ADAPT, CLIPPINGS, HEADLINE, word
 from reproductions.sglc2.training import fit, score
 
 GROUPS = 10  # Sec. 6: test groups of 2,000 each
@@ -121,9 +121,3 @@ def set_bounds(model, bounds):
         layer = model.get_layer(f"clip_{name}")
         layer.lower.assign(lower)
         layer.upper.assign(upper)
-
-
-def headline(scale):
-    """Return the Config of the cell that Sec. 6 begins with."""
-    inputs, clipping = HEADLINE.split(".")
-    return Config(inputs, clipping, **scale.changes)

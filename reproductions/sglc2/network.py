@@ -28,17 +28,26 @@ def build_model(config, seed):
     )(images)  # fmt: skip
     features = []
     for name, filling in branches.items():
-        trunk = backbones.efficient_net(
-            config.backbone, name=f"trunk_{name}", shape=(None, None, 3),
-            weights="imagenet" if config.initial == "imagenet" else None,
-        )  # fmt: skip
         x = images[name]
         if name == "vis" and config.vis_binning > 1:
             x = keras.layers.AveragePooling2D(config.vis_binning)(x)
-        features.append(trunk(three_bands(x, filling)))
+        x = three_bands(x, filling)
+        features.append(build_trunk(config, f"trunk_{name}", x.shape[1:])(x))
     features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     return keras.Model(inputs, keras.layers.Dense(2, "softmax", name="lens")(joined))
+
+
+def build_trunk(config, name, shape):
+    """Build a trunk for three bands, without its last two dense layers (Sec. 3.2)."""
+    weights = "imagenet" if config.initial == "imagenet" else None
+    if config.backbone == "tf_native":
+        return keras.applications.EfficientNetB2(
+            include_top=False, weights=weights, input_shape=shape, name=name
+        )
+    return backbones.efficient_net(
+        config.backbone, name=name, shape=(None, None, 3), weights=weights
+    )
 
 
 def three_bands(images, filling):

@@ -8,7 +8,7 @@ import pandas as pd
 from cast_lens import curves, report, run, scores
 from cast_lens import table as tables
 from reproductions.sglc2.limits import detection_limits
-from reproductions.sglc2.settings import BANDS, CLIPPINGS, DRAWN, HEADLINE, INPUTS, METRICS
+from reproductions.sglc2.settings import BANDS, CLIPPINGS, DRAWN, HEADLINE, INPUTS, METRICS, OTHERS
 from reproductions.sglc2.survey import constants
 
 
@@ -19,7 +19,8 @@ def finish(folder, survey, scale, name, seed):
         "paper": "sglc2", "survey": "sglc2", "data": survey.kind, "scale": name,
         "software": run.software(), "n_train": len(part["train"]), "n_test": len(part["test"]),
     }  # fmt: skip
-    splits = {"table1": f"{scale.n_folds}-fold validation, {scale.n_run} run"}
+    cross = f"{scale.n_folds}-fold validation, {scale.n_run} run"
+    splits = dict.fromkeys(("table1", "backbone", "implementation"), cross)
     splits |= dict.fromkeys(("test80k", "npix"), f"independent test, {len(survey.test)} objects")
     splits |= dict.fromkeys(("transfer", "scratch"), "test groups of a tenth")
     rows, frames = [], {}
@@ -46,8 +47,9 @@ def finish(folder, survey, scale, name, seed):
 def write_experiments(found, cell, survey, seed, folder):
     """Write what came of a cell as experiments: Table 1, the independent test, detection limits."""
     losses = found["history"].groupby("run")["val_loss"].min().sort_values()
-    written = {f"table1.{cell}": found["table1"]}
-    if "test80k" in found:
+    name = cell if cell in OTHERS else f"table1.{cell}"
+    written = {name: found["table1"]}
+    if "test80k" in found and cell not in OTHERS:
         test = found["test80k"].reset_index(drop=True)
         written[f"test80k.{cell}"] = test
         for place, word in ((0, "best_fold"), (4, "fifth_fold")):  # Sec. 4.2, Figure 8
@@ -57,7 +59,7 @@ def write_experiments(found, cell, survey, seed, folder):
             written |= detection_limits(test, survey.pack.catalog, seed)
     for name, table in written.items():
         (folder / name).mkdir(exist_ok=True)
-        if name.startswith("table1."):
+        if name in (cell, f"table1.{cell}"):
             for extra in ("extra", "history"):
                 text = found[extra].to_csv(index=False, lineterminator="\n")
                 run.write_whole(folder / name / f"{extra}.csv", text)

@@ -51,7 +51,7 @@ class Config:
 
     inputs: str  # key of INPUTS
     clipping: str  # key of CLIPPINGS
-    backbone: str = "b2"  # Sec. 3.2
+    backbone: str = "b2"  # Sec. 3.2; or "tf_native" for that of keras.applications (Sec. 7.4)
     epochs: int = 50  # Sec. 4.1
     batch: int = 64  # Sec. 4.1
     learning_rate: float = 1e-3  # ASSUMED: the default of tensorflow-addons
@@ -78,6 +78,11 @@ class Scale:
 
 
 ALL = tuple(f"{inputs}.{clipping}" for inputs in INPUTS for clipping in CLIPPINGS)
+# Secs. 3.2 and 7.4, of the headline cell; "no significant improvement beyond B2".
+OTHERS = {
+    **{f"backbone.b{n}": {"backbone": f"b{n}"} for n in (0, 1, 3, 4)},
+    "implementation.tf_native": {"backbone": "tf_native"},
+}
 SCALES = {
     "quick": Scale(
         1_000, 500, 10, 2, (HEADLINE, "hjy_vis_repeated.none"),
@@ -85,7 +90,7 @@ SCALES = {
         adapt=(0, 40, 200), n_ground=1_000, n_groups=1,
     ),
     "paper": Scale(
-        20_000, None, 10, 10, ALL, {},
+        20_000, None, 10, 10, (*ALL, *OTHERS), {},
         adapt=(0, 20, 40, 60, 80, 100, 150, 200, 400, 1000, 2000, 4000),  # Fig. 12
         n_ground=20_000, n_groups=10,
     ),
@@ -99,13 +104,19 @@ SCALES = {
         20_000, 0, 10, 1, (HEADLINE,), {"epochs": 4, "batch": 32, "initial": "coarse"}
     ),
 }  # fmt: skip
+# Every experiment, and the cell that has to be trained for it.
 EXPERIMENTS = {
-    **{f"table1.{cell}": "" for cell in ALL},
-    **{f"test80k.{cell}": "" for cell in ALL},
-    "npix": "",
-    "transfer": "",
-    "scratch": "",
+    **{f"table1.{cell}": cell for cell in ALL},
+    **{f"test80k.{cell}": cell for cell in ALL},
+    **{name: name for name in OTHERS},
+    **dict.fromkeys(("npix", "transfer", "scratch"), HEADLINE),
 }
+
+
+def config_of(cell, changes):
+    """Return the Config of a cell of Table 1 or of `OTHERS`."""
+    inputs, clipping = (HEADLINE if cell in OTHERS else cell).split(".")
+    return Config(inputs, clipping, **(OTHERS.get(cell, {}) | changes))
 
 
 def word(*key):

@@ -7,15 +7,16 @@ import keras
 import pandas as pd
 
 from cast_lens import checkpoints, dataset, metrics, run, scores
-from reproductions.sglc2.settings import ALL, CLIPPINGS, INITIAL, INPUTS
+from reproductions.sglc2.settings import ALL, CLIPPINGS, INITIAL, INPUTS, OTHERS
 from reproductions.sglc2.survey import constants
 
 
-def train(config, survey, fold, seed, networks, folder):
+def train(cell, config, survey, fold, seed, networks, folder):
     """Train one fold of one cell, from where it was left; return its network and history.
 
     Args:
-        config: The Config.
+        cell: Name of the cell.
+        config: Its Config.
         survey: The Survey.
         fold: Number of the fold.
         seed: Of the run.
@@ -26,10 +27,9 @@ def train(config, survey, fold, seed, networks, folder):
         The network with the weights of the epoch of lowest validation loss (Sec. 4.1), and its
         history, a DataFrame of epoch, loss and val_loss.
     """
-    cell = f"{config.inputs}.{config.clipping}"
     here, branches = folder / "folds" / cell / f"fold{fold}", list(INPUTS[config.inputs])
     run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
-    model = networks.get(config, [seed, ALL.index(cell), fold, INITIAL])
+    model = networks.get(config, [seed, (*ALL, *OTHERS).index(cell), fold, INITIAL])
     if config.initial == "coarse":
         coarse = f"{folder.name}/".replace("-release-", "-coarse-")
         found = folder.parent / coarse / here.relative_to(folder) / checkpoints.BEST
@@ -100,7 +100,7 @@ def score(model, config, source, rows, *, run_key, n_train):
     )
 
 
-def run_cell(config, survey, seed, networks, folder):
+def run_cell(cell, config, survey, seed, networks, folder):
     """Train and score all folds of a cell, each once; return its tables.
 
     Returns:
@@ -109,10 +109,9 @@ def run_cell(config, survey, seed, networks, folder):
     """
     found: dict[str, list] = {"table1": [], "test80k": [], "history": []}
     for fold, part in enumerate(survey.parts):
-        cell = f"{config.inputs}.{config.clipping}"
         here, about = folder / "folds" / cell / f"fold{fold}", {"run_key": fold}
         if not (here / "history.csv").exists():
-            model, history = train(config, survey, fold, seed, networks, folder)
+            model, history = train(cell, config, survey, fold, seed, networks, folder)
             about["n_train"] = len(part["train"])
             held_out = score(model, config, survey.pack, part["test"], **about)
             scores.write_scores(held_out, here / "table1.csv")
