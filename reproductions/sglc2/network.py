@@ -29,8 +29,8 @@ def build_model(config, seed):
     features = []
     for name, filling in branches.items():
         x = images[name]
-        if name == "vis" and config.vis_binning > 1:
-            x = keras.layers.AveragePooling2D(config.vis_binning)(x)
+        if name == "vis" and config.vis_side < sizes["vis"][0]:
+            x = keras.layers.CenterCrop(config.vis_side, config.vis_side)(x)
         x = three_bands(x, filling)
         features.append(build_trunk(config, f"trunk_{name}", x.shape[1:])(x))
     features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
@@ -77,7 +77,7 @@ class Networks:
             config: The Config.
             key: List of integers that all its random numbers come from.
         """
-        shape = (config.inputs, config.backbone, config.learning_rate, config.vis_binning)
+        shape = (config.inputs, config.backbone, config.learning_rate, config.vis_side)
         if shape not in self.compiled:
             model = build_model(config, seed=0)
             optimizer = optimizers.RAdam(config.learning_rate)

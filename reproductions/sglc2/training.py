@@ -4,10 +4,11 @@ import sys
 from dataclasses import asdict
 
 import keras
+import numpy as np
 import pandas as pd
 
 from cast_lens import checkpoints, dataset, metrics, run, scores
-from reproductions.sglc2.settings import ALL, CLIPPINGS, INITIAL, INPUTS, OTHERS
+from reproductions.sglc2.settings import ALL, CLIPPINGS, EASIER, INITIAL, INPUTS, OTHERS
 from reproductions.sglc2.survey import constants
 
 
@@ -30,18 +31,29 @@ def train(cell, config, survey, fold, seed, networks, folder):
     here, branches = folder / "folds" / cell / f"fold{fold}", list(INPUTS[config.inputs])
     run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
     model = networks.get(config, [seed, (*ALL, *OTHERS).index(cell), fold, INITIAL])
-    if config.initial == "coarse":
-        coarse = f"{folder.name}/".replace("-release-", "-coarse-")
-        found = folder.parent / coarse / here.relative_to(folder) / checkpoints.BEST
-        checkpoints.read_weights(model, found)
+    if config.initial == "bright":
+        earlier = folder.with_name(folder.name.replace("-release-", "-bright-"))
+        checkpoints.read_weights(model, earlier / here.relative_to(folder) / checkpoints.BEST)
     bounds = constants(survey, fold, branches, folder / "constants")
     for name in branches:
         lower, upper = CLIPPINGS[config.clipping]
         layer = model.get_layer(f"clip_{name}")
         layer.lower.assign(bounds[name].loc[lower])
         layer.upper.assign(bounds[name].loc[upper])
-    history = fit(model, config, survey.pack, survey.parts[fold], seed=seed, fold=fold, here=here)
+    part = survey.parts[fold]
+    if config.least_n_pix:
+        part = {name: easier(survey, rows, config.least_n_pix) for name, rows in part.items()}
+    history = fit(model, config, survey.pack, part, seed=seed, fold=fold, here=here)
     return model, history
+
+
+def easier(survey, rows, least_n_pix):
+    """Return the rows of lenses with so many source pixels, and of as many others."""
+    catalog = survey.pack.catalog.iloc[rows]
+    is_lens = catalog["label"].to_numpy() == 1
+    bright = rows[is_lens & (catalog["n_pix_source"].to_numpy() >= least_n_pix)]
+    others = np.random.default_rng([EASIER, len(rows)]).permutation(rows[~is_lens])
+    return np.sort(np.concatenate([bright, others[: len(bright)]]))
 
 
 def fit(model, config, source, part, *, seed, fold, here):
