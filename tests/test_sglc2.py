@@ -206,6 +206,17 @@ def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, surve
         assert (folder / f"{name}.png").stat().st_size > 5000
 
 
+def test_the_curriculum_takes_bright_arcs_and_as_many_objects_without(paper, survey):
+    divided = SimpleNamespace(pack=survey)
+    rows = np.arange(5, N)
+    chosen = paper.training.easier(divided, rows, 60)
+    truth = survey.catalog.iloc[chosen]
+    lenses = truth[truth["label"] == 1]
+    bright = survey.catalog.iloc[rows].query("label == 1 and n_pix_source >= 60")
+    assert len(set(chosen)) == len(chosen) == 2 * len(bright) > 10
+    assert set(lenses["object_id"]) == set(bright["object_id"])
+
+
 def test_detection_limits_pair_each_bin_with_as_many_fainter_objects(paper, survey):
     rng, catalog = np.random.default_rng(1), survey.catalog
     table = pd.concat([

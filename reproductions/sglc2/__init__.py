@@ -35,8 +35,12 @@ from reproductions.sglc2.survey import divide, load_data
 
 def main(arguments=None):
     """Reproduce the paper: load, train, score, and set every number beside the reported one."""
-    options = run.parser("sglc2", EXPERIMENTS, tuple(SCALES)).parse_args(arguments)
+    parser = run.parser("sglc2", EXPERIMENTS, tuple(SCALES))
+    parser.add_argument("--init", choices=("imagenet", "random", "released"),
+                        help="initial weights (paper: imagenet; quick: released)")  # fmt: skip
+    options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
+    changes = scale.changes | ({"initial": options.init} if options.init else {})
     where = {"real": options.real, "seed": options.seed, "output": output}
     n_objects = scale.n_sample + (scale.n_test or 0)
     survey = load_data(options.data, n_objects=n_objects, **where)
@@ -47,7 +51,7 @@ def main(arguments=None):
         "data": survey.kind,
         "sha256": data.sha256(survey.pack.folder / "manifest.json"), "seed": options.seed,
         "scale": options.scale,
-    } | run.versions()  # fmt: skip
+    } | run.versions() | ({"init": options.init} if options.init else {})  # fmt: skip
     path = output / f"sglc2-{survey.kind}-{options.scale}-seed{options.seed}"
     chosen, networks = run.choose(EXPERIMENTS, options.experiment), Networks()
     wanted = {EXPERIMENTS[name] for name in chosen}
@@ -55,12 +59,12 @@ def main(arguments=None):
     with run.folder(path, identity, restart=options.restart) as folder:
         for cell in cells:
             found = training.run_cell(
-                cell, config_of(cell, scale.changes), survey, options.seed, networks, folder
+                cell, config_of(cell, changes), survey, options.seed, networks, folder
             )
             results.write_experiments(found, cell, survey, options.seed, folder)
         if scale.adapt and {"transfer", "scratch"} & set(chosen):
             ground = load_data(None, n_objects=scale.n_ground, name="sglc1-ground", **where)
-            base = config_of(HEADLINE, scale.changes)
+            base = config_of(HEADLINE, changes)
             found = adapt.run_adapt(
                 ground, scale.adapt, scale.n_groups, base, options.seed, networks, folder
             )

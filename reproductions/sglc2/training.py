@@ -31,6 +31,10 @@ def train(cell, config, survey, fold, seed, networks, folder):
     here, branches = folder / "folds" / cell / f"fold{fold}", list(INPUTS[config.inputs])
     run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
     model = networks.get(config, [seed, (*ALL, *OTHERS).index(cell), fold, INITIAL])
+    if config.initial == "released":
+        raise run.RunError(
+            "no weights of this package are released yet; begin with others: --init random"
+        )
     if config.initial == "bright":
         earlier = folder.with_name(folder.name.replace("-release-", "-bright-"))
         checkpoints.read_weights(model, earlier / here.relative_to(folder) / checkpoints.BEST)
