@@ -65,7 +65,7 @@ def ground(tmp_path_factory):
     return write_pack(folder, 40, bands, {"ugri": tuple("UGRI")}, label=label)
 
 
-def small_trunk(variant, *, name, shape, weights):
+def small_trunk(variant, *, name, shape, weights, batch_normalization):
     images = keras.Input(shape)
     features = keras.layers.Conv2D(4, 5, strides=4, activation="relu", name="stem")(images)
     return keras.Model(images, features, name=name)

@@ -1,9 +1,11 @@
 """Sec. 3, the network: two branches of EfficientNet, joined by one dense layer."""
 
+from functools import partial
+
 import keras
 from keras import ops
 
-from cast_lens import augment, backbones, optimizers, stretch
+from cast_lens import augment, backbones, layers, optimizers, stretch
 from reproductions.sglc2.settings import INPUTS, word
 
 
@@ -45,9 +47,12 @@ def build_trunk(config, name, shape):
         return keras.applications.EfficientNetB2(
             include_top=False, weights=weights, input_shape=shape, name=name
         )
+    # Keras 2 averaged the unbiased variance of a batch, Keras 3 does the biased one.
+    normalization = partial(layers.BatchNormalization, unbiased_moving_variance=True)
     return backbones.efficient_net(
-        config.backbone, name=name, shape=(None, None, 3), weights=weights
-    )
+        config.backbone, name=name, shape=(None, None, 3), weights=weights,
+        batch_normalization=normalization,
+    )  # fmt: skip
 
 
 def three_bands(images, filling):
