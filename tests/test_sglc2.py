@@ -200,6 +200,13 @@ def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, surve
     found = rows["table1.hjy.none", "val_loss_drop"]
     assert found == pytest.approx(drops.mean(), abs=1e-9)
     assert rows["data", "n_lenses"] == survey.catalog["label"].sum()
+    held_out = scores.read_scores(folder / f"table1.{paper.settings.HEADLINE}/scores.csv")
+    f_beta = {
+        key: metrics.max_f_beta(part["label"], part["score"], beta_squared=0.001)[0]
+        for key, part in held_out.groupby("run")
+    }
+    chosen = scores.read_scores(folder / "selection.best_test_f_beta/scores.csv")
+    assert f_beta[chosen["run"].unique().item()] == max(f_beta.values())
     assert {"transfer.n0", "transfer.n8", "scratch.n8"} <= set(rows.index.get_level_values(0))
     for name in ("figure_2", "figure_3", "figure_6", "figure_7", "figure_8", "figure_10",
                  "figure_11", "figure_12", "table_1"):  # fmt: skip

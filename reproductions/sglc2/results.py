@@ -21,7 +21,9 @@ def finish(folder, survey, scale, name, seed):
     }  # fmt: skip
     cross = f"{scale.n_folds}-fold validation, {scale.n_run} run"
     splits = dict.fromkeys(("table1", "backbone", "implementation"), cross)
-    splits |= dict.fromkeys(("test80k", "npix"), f"independent test, {len(survey.test)} objects")
+    splits |= dict.fromkeys(
+        ("test80k", "npix", "selection"), f"independent test, {len(survey.test)} objects"
+    )
     splits |= dict.fromkeys(("transfer", "scratch"), "test groups of a tenth")
     rows, frames = [], {}
     for path in sorted(folder.glob("*/scores.csv")):
@@ -57,6 +59,9 @@ def write_experiments(found, cell, survey, seed, folder):
                 written[f"test80k.{cell}.{word}"] = test[test["run"] == str(losses.index[place])]
         if cell == HEADLINE:
             written |= detection_limits(test, survey.pack.catalog, seed)
+            best = best_f_beta(found["table1"])  # Sec. 7.4: which network to send in
+            for word, key in (("lowest_val_loss", losses.index[0]), ("best_test_f_beta", best)):
+                written[f"selection.{word}"] = test[test["run"] == str(key)]
     for name, table in written.items():
         (folder / name).mkdir(exist_ok=True)
         if name in (cell, f"table1.{cell}"):
@@ -64,6 +69,16 @@ def write_experiments(found, cell, survey, seed, folder):
                 text = found[extra].to_csv(index=False, lineterminator="\n")
                 run.write_whole(folder / name / f"{extra}.csv", text)
         scores.write_scores(table, folder / name / "scores.csv")
+
+
+def best_f_beta(table):
+    """Return the run of the largest F_beta on what it was validated with."""
+    found = {
+        key: METRICS["max_f_beta_0.001"](part["label"], part["score"])[0]
+        for key, part in table.groupby("run", sort=False)
+        if part["label"].nunique() == 2
+    }
+    return max(found, key=found.__getitem__, default=table["run"].iloc[0])
 
 
 def write_adapted(found, folder):

@@ -111,7 +111,7 @@ EXPERIMENTS = {
     **{f"table1.{cell}": cell for cell in ALL},
     **{f"test80k.{cell}": cell for cell in ALL},
     **{name: name for name in OTHERS},
-    **dict.fromkeys(("npix", "transfer", "scratch"), HEADLINE),
+    **dict.fromkeys(("npix", "selection", "transfer", "scratch"), HEADLINE),
 }
 
 
