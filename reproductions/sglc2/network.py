@@ -49,10 +49,15 @@ def build_trunk(config, name, shape):
         )
     # Keras 2 averaged the unbiased variance of a batch, Keras 3 does the biased one.
     normalization = partial(layers.BatchNormalization, unbiased_moving_variance=True)
-    return backbones.efficient_net(
+    trunk = backbones.efficient_net(
         config.backbone, name=name, shape=(None, None, 3), weights=weights,
         batch_normalization=normalization,
     )  # fmt: skip
+    if not config.drop_connect:
+        for layer in trunk.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
+    return trunk
 
 
 def three_bands(images, filling):
@@ -82,7 +87,13 @@ class Networks:
             config: The Config.
             key: List of integers that all its random numbers come from.
         """
-        shape = (config.inputs, config.backbone, config.learning_rate, config.vis_side)
+        shape = (
+            config.inputs,
+            config.backbone,
+            config.learning_rate,
+            config.vis_side,
+            config.drop_connect,
+        )
         if shape not in self.compiled:
             model = build_model(config, seed=0)
             optimizer = optimizers.RAdam(config.learning_rate)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cast_lens import curves, report, run, scores
+from cast_lens import curves, metrics, report, run, scores
 from cast_lens import table as tables
 from reproductions.sglc2.limits import detection_limits
 from reproductions.sglc2.settings import BANDS, CLIPPINGS, DRAWN, HEADLINE, INPUTS, METRICS, OTHERS
@@ -74,7 +74,7 @@ def write_experiments(found, cell, survey, seed, folder):
 def best_f_beta(table):
     """Return the run of the largest F_beta on what it was validated with."""
     found = {
-        key: METRICS["max_f_beta_0.001"](part["label"], part["score"])[0]
+        key: metrics.max_f_beta(part["label"], part["score"], beta_squared=0.001)[0]
         for key, part in table.groupby("run", sort=False)
         if part["label"].nunique() == 2
     }
