@@ -20,7 +20,7 @@ N = 80
 @pytest.fixture(scope="module")
 def paper():
     """The modules of the paper, by name."""
-    names = ("settings", "survey", "network", "training", "limits", "adapt", "results")
+    names = ("settings", "survey", "network", "training", "limits", "adapt", "look", "results")
     found = {name: importlib.import_module(f"reproductions.sglc2.{name}") for name in names}
     return SimpleNamespace(main=importlib.import_module("reproductions.sglc2"), **found)
 
@@ -72,16 +72,19 @@ def small_trunk(variant, *, name, shape, weights, batch_normalization):
 
 
 @pytest.fixture
-def small(paper, survey, ground, monkeypatch):
+def small(paper, survey, ground, tmp_path, monkeypatch):
     """Make every network small and every survey one of the two above; return the scale."""
     monkeypatch.setattr(paper.network.backbones, "efficient_net", small_trunk)
     scale = paper.settings.Scale(
         50, 30, 5, 2, (paper.settings.HEADLINE, "hjy.none"),
         {"epochs": 3, "batch": 16, "initial": "random"}, adapt=(0, 8), n_ground=40, n_groups=2,
+        n_explained=3, n_samples=120,
     )  # fmt: skip
     monkeypatch.setitem(paper.settings.SCALES, "quick", scale)
     packs = {"sglc2": survey, "sglc1-ground": ground}
-    monkeypatch.setattr(paper.main, "load_data", lambda *_, name="sglc2", **__: packs[name])
+    monkeypatch.setattr(
+        paper.main, "load_data", lambda *_, name="sglc2", **__: (packs[name], tmp_path)
+    )
     return scale
 
 
@@ -208,8 +211,9 @@ def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, surve
     chosen = scores.read_scores(folder / "selection.best_test_f_beta/scores.csv")
     assert f_beta[chosen["run"].unique().item()] == max(f_beta.values())
     assert {"transfer.n0", "transfer.n8", "scratch.n8"} <= set(rows.index.get_level_values(0))
-    for name in ("figure_2", "figure_3", "figure_6", "figure_7", "figure_8", "figure_10",
-                 "figure_11", "figure_12", "table_1"):  # fmt: skip
+    assert -1 <= rows["look", "spearman"] <= 1
+    for name in ("figure_2", "figure_3", "figure_6", "figure_7", "figure_8", "figure_9",
+                 "figure_10", "figure_11", "figure_12", "table_1"):  # fmt: skip
         assert (folder / f"{name}.png").stat().st_size > 5000
 
 

@@ -27,7 +27,7 @@ Departures:
 from pathlib import Path
 
 from cast_lens import data, run
-from reproductions.sglc2 import adapt, results, training
+from reproductions.sglc2 import adapt, look, results, training
 from reproductions.sglc2.network import Networks
 from reproductions.sglc2.settings import EXPERIMENTS, HEADLINE, SCALES, config_of
 from reproductions.sglc2.survey import divide, load_data
@@ -43,7 +43,7 @@ def main(arguments=None):
     changes = scale.changes | ({"initial": options.init} if options.init else {})
     where = {"real": options.real, "seed": options.seed, "output": output}
     n_objects = scale.n_sample + (scale.n_test or 0)
-    survey = load_data(options.data, n_objects=n_objects, **where)
+    survey, place = load_data(options.data, n_objects=n_objects, **where)
     if options.data_only:
         return
     survey = divide(survey, scale, options.seed)
@@ -62,8 +62,13 @@ def main(arguments=None):
                 cell, config_of(cell, changes), survey, options.seed, networks, folder
             )
             results.write_experiments(found, cell, survey, options.seed, folder)
+        if scale.n_explained and "look" in chosen:
+            look.run_look(
+                config_of(HEADLINE, changes), survey, results.best_scores(folder), place,
+                scale.n_explained, scale.n_samples, options.seed, networks, folder,
+            )  # fmt: skip
         if scale.adapt and {"transfer", "scratch"} & set(chosen):
-            ground = load_data(None, n_objects=scale.n_ground, name="sglc1-ground", **where)
+            ground, _ = load_data(None, n_objects=scale.n_ground, name="sglc1-ground", **where)
             base = config_of(HEADLINE, changes)
             found = adapt.run_adapt(
                 ground, scale.adapt, scale.n_groups, base, options.seed, networks, folder

@@ -42,6 +42,10 @@ def finish(folder, survey, scale, name, seed):
     for metric, value in describe(survey, folder).items():
         row = {"experiment": "data", "metric": metric, "split": "all"}
         rows.append(tables.summarize({"all": value}, **row, **about))
+    if (folder / "look.csv").exists():
+        looked = pd.read_csv(folder / "look.csv", dtype={"run": str})
+        split = f"{looked['run'].nunique()} highest-scoring lenses of the independent test"
+        rows += tables.summarize_experiment(looked, experiment="look", split=split, **about)
     draw(folder, survey, frames)
     report.finish_run(folder, Path(__file__).parents[1], "sglc2", rows)
 
@@ -69,6 +73,11 @@ def write_experiments(found, cell, survey, seed, folder):
                 text = found[extra].to_csv(index=False, lineterminator="\n")
                 run.write_whole(folder / name / f"{extra}.csv", text)
         scores.write_scores(table, folder / name / "scores.csv")
+
+
+def best_scores(folder):
+    """Return the scores of the best fold of the headline cell on the independent test."""
+    return scores.read_scores(folder / f"test80k.{HEADLINE}.best_fold" / "scores.csv")
 
 
 def best_f_beta(table):

@@ -44,11 +44,11 @@ def load_data(data, *, real, n_objects, seed, output, name="sglc2"):
         name: "sglc2", or "sglc1-ground" for Sec. 6.
 
     Returns:
-        The Pack.
+        The Pack, and the folder of the survey, or None if a pack was named.
     """
     place = Path(data).expanduser() if data else _kept(name)
     if place and (place / "checksums.npy").exists():
-        return pack.open_pack(place)
+        return pack.open_pack(place), None
     if place is None and real:
         place = archive.get(name, "data")
     if place is None:
@@ -56,7 +56,7 @@ def load_data(data, *, real, n_objects, seed, output, name="sglc2"):
               "made, once", file=sys.stderr)  # fmt: skip
         place = _stand_in(name, output, n_objects, seed + 1)
     target = output / "packs" / f"{place.resolve().name}-pack"
-    return survey_pack.pack_survey(place, target, dtype="float32")
+    return survey_pack.pack_survey(place, target, dtype="float32"), place
 
 
 def _kept(name):
