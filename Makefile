@@ -28,7 +28,7 @@ export PYTHONUNBUFFERED = 1
 .PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
     reproduce-active-learning data-active-learning \
     mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check \
-    data-sglc1-space data-sglc1-ground data-sglc2 check-data pack
+    data-sglc1-space data-sglc1-ground data-sglc2 check-data pack weights-sglc2
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
@@ -101,6 +101,9 @@ bench: $(BENCH_STAMP)  ## measure speed and memory, as ratios; BENCH="fits pack"
 parity: $(STAMP) .venv-paper/installed  ## hold what we wrote ourselves against the papers' libraries
 	.venv-paper/bin/python tests/parity/originals.py .venv-paper/originals.npz
 	$(BIN)/python -m pytest -m parity
+
+weights-sglc2: $(STAMP) .venv-paper/installed  ## download the networks Bom et al. published, as arrays; DATA=archive or folder
+	$(BIN)/python weights/get_sglc2.py $(if $(DATA),--data '$(DATA)')
 
 .venv-paper/installed: requirements-paper.txt
 	$(PAPER_PYTHON) -m venv .venv-paper

@@ -91,8 +91,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.history = [*self.history, found]
         if value < min(earlier, default=math.inf):
             write_weights(self.model, self.folder / BEST, {"epoch": str(epoch + 1)})
-        arrays = _arrays(_variables(self.model))
-        data = save(arrays, {"history": json.dumps(self.history)})
+        data = save(arrays(_variables(self.model)), {"history": json.dumps(self.history)})
         write_whole(self.folder / STATE, data)
 
 
@@ -104,7 +103,7 @@ def write_weights(model, path, about):
         path: Of the safetensors file; written whole.
         about: {word: text} to go with them.
     """
-    write_whole(path, save(_arrays(model.weights), about))
+    write_whole(path, save(arrays(model.weights), about))
 
 
 def read_weights(model, path):
@@ -127,7 +126,7 @@ def read_into(path, variables):
     """Assign the arrays of a file to variables, all of them or none.
 
     Args:
-        path: Of a safetensors file whose tensors are called as `_names` says.
+        path: Of a safetensors file whose tensors are called as `names` says.
         variables: Keras variables.
 
     Returns:
@@ -137,46 +136,80 @@ def read_into(path, variables):
         RunError: If the file is damaged, a tensor is missing, unknown or of another shape or type,
             or holds what is no number; names the first.
     """
-    wanted = dict(zip(_names(variables), variables))
+    found, about = read_arrays(path)
+    assign(found, variables, where=path)
+    return about
+
+
+def read_arrays(path, *, remedy=_REMEDY):
+    """Read a safetensors file.
+
+    Args:
+        path: Of the file.
+        remedy: What the user can do if it is damaged; ends the message.
+
+    Returns:
+        {name: array}, and the {word: text} of the file.
+
+    Raises:
+        RunError: If it is damaged or no such file.
+    """
     try:
         with safe_open(os.fspath(path), "numpy") as file:
-            found = {_unnumbered(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: found {error}, expected a safetensors file; {_REMEDY}") from error
+            tensors = {_unnumbered(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError, TypeError) as error:
+        raise RunError(f"{path}: found {error}, expected a safetensors file; {remedy}") from error
+
+
+def assign(found, variables, *, where, half=False, remedy=_REMEDY):
+    """Assign arrays to variables, all of them or none.
+
+    Args:
+        found: {name: array}, called as `names` says.
+        variables: Keras variables.
+        where: What the arrays are from, for messages.
+        half: Whether a float32 variable may come as float16.
+        remedy: As in `read_arrays`.
+
+    Raises:
+        RunError: As `read_into`.
+    """
+    wanted = dict(zip(names(variables), variables))
     odd = sorted(found.keys() ^ wanted.keys())
     if odd:
-        where = "the file" if odd[0] in found else "the network"
+        place = "the file" if odd[0] in found else "the network"
         raise RunError(
-            f"{path}: found tensor {odd[0]} and {len(odd) - 1} others in {where} alone, expected "
-            f"the same {len(wanted)} in both; name the file of this network, or {_REMEDY}"
+            f"{where}: found tensor {odd[0]} and {len(odd) - 1} others in {place} alone, expected "
+            f"the same {len(wanted)} in both; name the file of this network, or {remedy}"
         )
     for name, variable in wanted.items():
         array, shape = found[name], tuple(variable.shape)
-        if array.shape != shape or array.dtype.name != variable.dtype:
+        types = {variable.dtype} | ({"float16"} if half and variable.dtype == "float32" else set())
+        if array.shape != shape or array.dtype.name not in types:
             raise RunError(
-                f"{path}: found tensor {name}, {array.dtype} of shape {array.shape}, expected "
-                f"{variable.dtype} of shape {shape}; name the file of this network, or {_REMEDY}"
+                f"{where}: found tensor {name}, {array.dtype} of shape {array.shape}, expected "
+                f"{variable.dtype} of shape {shape}; name the file of this network, or {remedy}"
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise RunError(f"{path}: tensor {name} holds what is no number; {_REMEDY}")
+            raise RunError(f"{where}: tensor {name} holds what is no number; {remedy}")
     for name, variable in wanted.items():
-        variable.assign(found[name])
-    return about
+        variable.assign(found[name].astype(variable.dtype, copy=False))
 
 
 def _variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
-def _arrays(variables):
-    arrays = {}
-    for name, variable in zip(_names(variables), variables):
-        arrays[name] = np.array(keras.ops.convert_to_numpy(variable.value), order="C")
-    return arrays
+def arrays(variables):
+    """Return {name: array} of variables, called as `names` says."""
+    found = {}
+    for name, variable in zip(names(variables), variables):
+        found[name] = np.array(keras.ops.convert_to_numpy(variable.value), order="C")
+    return found
 
 
-def _names(variables):
+def names(variables):
     """Name variables by their place and path; a path alone need not be unique."""
     return [_unnumbered(f"{k:04d} {variable.path}") for k, variable in enumerate(variables)]
 

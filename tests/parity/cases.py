@@ -22,6 +22,7 @@ RADAM = {
 VARIANTS = ("b0", "b2")
 SIZES = (200, 101, 66)  # pixels
 BRANCHES = {"vis": 200, "hjy": 66}
+SAVED_MODELS = ("two_branches", "other_order", "one_branch")
 RATE = 1.0  # the first step is the gradient times this
 
 
@@ -41,6 +42,12 @@ def images(size, n=2):
     squares = rng.random((n, size // 11 + 1, size // 11 + 1, 3))
     squares = squares.repeat(11, axis=1).repeat(11, axis=2)[:, :size, :size]
     return (0.8 * squares + 0.2 * rng.random((n, size, size, 3))).astype(np.float32)
+
+
+def branch_images(n=4):
+    """Return images of both branches, the first with one band three times, as the authors did."""
+    found = {name: images(size, n) for name, size in BRANCHES.items()}
+    return found | {"vis": found["vis"][..., :1].repeat(3, axis=-1)}
 
 
 def labels(n):

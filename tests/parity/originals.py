@@ -48,10 +48,10 @@ def radam():
     return out
 
 
-def build(variant):
+def build(variant, size=None):
     """Return a network without a top."""
     make = getattr(efn, f"EfficientNet{variant.upper()}")
-    return make(include_top=False, weights=None, input_shape=(None, None, 3))
+    return make(include_top=False, weights=None, input_shape=(size, size, 3))
 
 
 def trunk(variant, seed):
@@ -122,10 +122,60 @@ def two_branches(folder):
     return out
 
 
+def published(used):
+    """Return networks as the authors published theirs: two branches, other order, one branch.
+
+    Their notebooks load a folder, and TensorFlow's warnings there name layers such as
+    block6a_se_reduce_hjy: one flat network, every name with its branch.
+
+    Args:
+        used: How many of them.
+    """
+    inputs, features, models = {}, [], []
+    for name, size in cases.BRANCHES.items():
+        branch = build("b2", size)
+        for layer in branch.layers:
+            is_input = isinstance(layer, tf.keras.layers.InputLayer)
+            layer._name = name if is_input else f"{layer.name}_{name}"
+        inputs[name] = branch.input
+        features.append(tf.keras.layers.GlobalAveragePooling2D()(branch.output))
+    joined = [tf.keras.layers.Concatenate()(parts) for parts in (features, features[::-1])]
+    for name, part in zip(cases.SAVED_MODELS[:used], [*joined, features[0]]):
+        small = tf.keras.initializers.RandomNormal(stddev=0.003, seed=1)  # scores not 0 and 1
+        head = tf.keras.layers.Dense(2, activation="softmax", kernel_initializer=small)
+        ends = list(inputs.values())[: 1 if name == "one_branch" else 2]
+        models.append(tf.keras.Model(ends, head(part)))
+    return models
+
+
+def saved_models(folder):
+    """Return scores of such a network after a step of training; write it, and the two others."""
+    images = list(cases.branch_images().values())
+    models = published(3)
+    for name in cases.BRANCHES:
+        source = build("b2")
+        source.load_weights(folder / f"originals-{name}.h5")
+        for layer in source.layers[1:]:
+            models[0].get_layer(f"{layer.name}_{name}").set_weights(layer.get_weights())
+    for name, model in zip(cases.SAVED_MODELS, models):
+        optimizer = tfa.optimizers.RectifiedAdam(1e-5)
+        model.compile(optimizer, "binary_crossentropy", metrics=["acc"])
+        if model is models[0]:
+            model.train_on_batch(images, cases.labels(4))
+        model.save(folder / "saved_models" / name, save_format="tf")
+    tf.keras.backend.set_floatx("float64")
+    (exact,) = published(1)
+    exact.set_weights(models[0].get_weights())
+    tf.keras.backend.set_floatx("float32")
+    bits = {32: models[0], 64: exact}
+    return {f"saved_model_{n}": m(images, training=False).numpy() for n, m in bits.items()}
+
+
 def main(path):
     """Write everything."""
     folder = Path(path).parent
     out = {**focal(), **radam(), **networks(folder), **two_branches(folder)}
+    out |= saved_models(folder)
     np.savez(path, **out)
     print(f"tensorflow {tf.__version__}, tensorflow-addons {tfa.__version__}: wrote {path}")
 

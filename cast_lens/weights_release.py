@@ -1,0 +1,132 @@
+"""Weights for others: small files of arrays, and what halving their numbers costs; see weights."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+from safetensors.numpy import save
+
+from cast_lens import checkpoints, run
+from cast_lens.run import RunError
+from cast_lens.weights_files import COLUMNS, MANIFEST, ORIGINS, WeightsFile, read_manifest
+
+MAX_FILE = 16 << 20  # bytes; each file of a release is smaller
+ABOUT = ("url", "survey", "data", "network", "source", "licence", "card")
+
+_HEADER = 1 << 17  # bytes left for the names of tensors
+
+
+def release(model, folder, name, about, *, inputs):
+    """Write weights for others: kernels in float16, everything else as it is, and the manifest.
+
+    There is a file for each model nested in `model` and one for what is left, the head; more
+    where one would have `MAX_FILE` bytes.
+
+    Args:
+        model: keras.Model with finite weights.
+        folder: Of manifest.csv and of the files.
+        name: Of the release: lower-case letters, digits and hyphens. It is given once.
+        about: {word: text} of `ABOUT`; the url is that of the folder of files, or "".
+        inputs: Images as `model.predict` takes them, to measure what float16 loses.
+
+    Returns:
+        The rows, list of WeightsFile, and the largest relative difference of a score.
+
+    Raises:
+        RunError: If a name or word is not as it should be, a weight is not finite or beyond
+            float16, or the name was given to other weights. Nothing is written then.
+    """
+    if not re.fullmatch("[a-z0-9-]+", name) or set(about) != set(ABOUT):
+        expected = f"lower-case letters, digits and hyphens, and the words {', '.join(ABOUT)}"
+        raise RunError(f"release {name!r}: found the words {', '.join(about)}, expected {expected}")
+    if about["data"] not in ORIGINS:
+        raise RunError(f"release {name}: data is {about['data']!r}, expected one of {ORIGINS}")
+    whole = checkpoints.arrays(model.weights)
+    half = {key: _halve(key, array) for key, array in whole.items()}
+    loss = _loss_of_half(model, whole, half, inputs)
+    words = {key: text for key, text in about.items() if key != "url"}
+    told = json.dumps({"name": name, "float16_loss": f"{loss:.2g}"} | words, sort_keys=True)
+    files = {
+        f"{name}-{part}.safetensors": save({key: half[key] for key in keys}, {"about": told})
+        for part, keys in _parts(model, half)
+    }
+    rows = [_row(name, file, content, about) for file, content in files.items()]
+    _publish(rows, files, Path(folder))
+    return rows, loss
+
+
+def _publish(rows, files, folder):
+    """Write the files, then their rows; what has been released keeps its bytes."""
+    manifest = folder / MANIFEST.name
+    releases = read_manifest(manifest) if manifest.exists() else {}
+    name = rows[0].name
+    if name in releases and releases[name] != rows:
+        raise RunError(f"{manifest}: {name} was released with other weights; choose another name")
+    for file, content in files.items():
+        run.write_whole(folder / file, content)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for listed in (releases | {name: rows}).values():
+        table.writerows(map(dataclasses.astuple, listed))
+    run.write_whole(manifest, text.getvalue())
+
+
+def _row(name, file, content, about):
+    if len(content) >= MAX_FILE:
+        raise RunError(f"{file} would have {len(content)} bytes, expected less than {MAX_FILE}")
+    url = about["url"] and f"{about['url'].rstrip('/')}/{file}"
+    digest = hashlib.sha256(content).hexdigest()
+    return WeightsFile(**(about | {"url": url}), name=name, file=file, bytes=len(content),
+                       sha256=digest)  # fmt: skip
+
+
+def _halve(name, array):
+    """Return a kernel in float16, anything else as it is.
+
+    Only kernels: fluxes of 1e-12, which layers that stretch images hold, would become 0.
+    """
+    is_kernel = name.endswith("kernel") and array.dtype == np.float32
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float16) if is_kernel else array
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise RunError(f"tensor {name} holds what is no number, or is beyond float16")
+    return array
+
+
+def _loss_of_half(model, whole, half, inputs):
+    """Return the largest relative difference that float16 makes to a score."""
+    exact = np.asarray(model.predict(inputs, verbose=0), np.float64)
+    try:
+        checkpoints.assign(half, model.weights, where="float16", half=True)
+        rounded = np.asarray(model.predict(inputs, verbose=0), np.float64)
+    finally:
+        checkpoints.assign(whole, model.weights, where="float32")
+    loss = np.max(np.abs(rounded - exact) / np.maximum(np.abs(exact), np.finfo(np.float64).tiny))
+    if not np.isfinite(loss):
+        raise RunError("scores of the given inputs are no numbers; give images of the survey")
+    return float(loss)
+
+
+def _parts(model, half):
+    """Yield a word for every file and the names of its tensors."""
+    nested = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    place = {id(weight): layer.name for layer in nested for weight in layer.weights}
+    groups: dict[str, list[list[str]]] = {}
+    room: dict[str, int] = {}
+    for name, weight in zip(half, model.weights, strict=True):
+        part, size = place.get(id(weight), "head"), half[name].nbytes
+        if room.get(part, -1) < size:
+            groups.setdefault(part, []).append([])
+            room[part] = MAX_FILE - _HEADER
+        groups[part][-1].append(name)
+        room[part] -= size
+    for part, pieces in groups.items():
+        for k, names in enumerate(pieces, 1):
+            yield (part if len(pieces) == 1 else f"{part}-{k}"), names
