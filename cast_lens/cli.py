@@ -96,7 +96,7 @@ def _parser():
         "cast-lens assumptions",
     )
     five.add_argument(
-        "folders", nargs="*", type=Path, default=[Path("reproductions"), Path("cast_lens/mock")]
+        "folders", nargs="*", type=Path, default=[Path("reproductions"), Path("cast_lens")]
     )
 
     six = _command(

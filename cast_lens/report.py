@@ -281,7 +281,7 @@ def assumptions(folders):
         DataFrame of file, name, value and why.
     """
     rows = []
-    for path in (p for folder in folders for p in sorted(Path(folder).glob("*.py"))):
+    for path in (p for folder in folders for p in sorted(Path(folder).rglob("*.py"))):
         text = path.read_text(encoding="utf-8")
         found = _ASSUMED.findall(text)
         for why, name, value in _ASSUMED_BELOW.findall(text):
