@@ -200,7 +200,7 @@ def _download(archive, part):
 
 def _wrong_head(name, head):
     """Return what is wrong with the first bytes of a file, or ""."""
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+    if download.is_web_page(head):
         return "a web page instead of the file"
     if name.endswith(".gz") and not head.startswith(b"\x1f\x8b\x08"):
         return f"no gzip data, it begins with {head[:20]!r}"

@@ -67,7 +67,7 @@ def read_arrays_into(paths, out, *, channels, mask_value=None):
     """
     n_masked, n_nonfinite = np.zeros((2, len(paths), out.shape[-1]), np.int64)
     errors: dict[int, CutoutError] = {}
-    largest = cutouts._largest_square(mask_value)
+    largest = cutouts.largest_square(mask_value)
     for k, path in enumerate(paths):
         try:
             image = read_array(path, channels=channels)
@@ -79,7 +79,7 @@ def read_arrays_into(paths, out, *, channels, mask_value=None):
             errors[k], out[k] = error, 0
             continue
         for n in range(image.shape[-1]):
-            bad = cutouts._blank_bad(image[..., n], mask_value, largest)
+            bad = cutouts.blank_bad(image[..., n], mask_value, largest)
             n_masked[k, n], n_nonfinite[k, n] = bad
         out[k] = image
     return n_masked, n_nonfinite, errors
@@ -87,7 +87,7 @@ def read_arrays_into(paths, out, *, channels, mask_value=None):
 
 def _read_bytes(path):
     try:
-        return fits_image._read_bytes(path)
+        return fits_image.read_bytes(path)
     except CutoutError as error:
         if error.reason != "not_fits":  # a folder, a FIFO, a loop of links
             raise

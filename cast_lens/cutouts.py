@@ -76,14 +76,14 @@ def read_cutout(paths, *, mask_value=None):
     """
     if isinstance(paths, (str, os.PathLike)) or not len(paths):
         raise ValueError(f"paths is {paths!r}, expected a list of files, one a band")
-    largest = _largest_square(mask_value)
+    largest = largest_square(mask_value)
     bands = [read_pixels(path) for path in paths]
     for path, band in zip(paths, bands, strict=True):
         if band.shape != bands[0].shape:
             found = f"bands of {bands[0].shape} and {band.shape} pixels"
             expected = "equal shapes; read bands of another pixel scale separately"
             raise CutoutError("shape", f"{paths[0]} and {path}", found, expected)
-    counts = [_blank_bad(band, mask_value, largest) for band in bands]
+    counts = [blank_bad(band, mask_value, largest) for band in bands]
     n_masked, n_nonfinite = zip(*counts)
     image = np.stack(bands, axis=-1) if len(bands) > 1 else bands[0][..., None]
     return image, PixelCounts(image.shape, n_masked, n_nonfinite)  # (height, width, band)
@@ -113,7 +113,7 @@ def read_into(paths, out, *, mask_value=None, strict=False):
     Warns:
         UserWarning: If only the padding at the end of a file is missing.
     """
-    largest = _largest_square(mask_value)
+    largest = largest_square(mask_value)
     _check_out(out, len(paths))
     n_masked, n_nonfinite = np.zeros((2, len(paths)), np.int64)
     errors: dict[int, CutoutError] = {}
@@ -125,7 +125,7 @@ def read_into(paths, out, *, mask_value=None, strict=False):
                 raise
             errors[k], out[k] = error, 0
             continue
-        n_masked[k], n_nonfinite[k] = _blank_bad(pixels, mask_value, largest)
+        n_masked[k], n_nonfinite[k] = blank_bad(pixels, mask_value, largest)
         out[k] = pixels
     is_constant = out[:, 0, 0] == out[:, -1, -1]
     for k in np.flatnonzero(is_constant).tolist():
@@ -163,7 +163,7 @@ def _below(image, mask_value):
     return image < (np.inf if mask_value is None else float(mask_value))
 
 
-def _blank_bad(image, mask_value, largest):
+def blank_bad(image, mask_value, largest):
     """Set bad pixels to 0 in place; return how many were masked and how many NaN or infinite."""
     if sum_of_squares(image) < largest:
         return 0, 0
@@ -173,7 +173,7 @@ def _blank_bad(image, mask_value, largest):
     return int(masked.sum()), int(nonfinite.sum())
 
 
-def _largest_square(mask_value):
+def largest_square(mask_value):
     """Return a sum of squares below which no pixel is masked, infinite, NaN or swapped.
 
     Half the square of the mask value leaves room for its rounding to float32.

@@ -78,6 +78,11 @@ def kept(url, part):
     return size if begun.get("validator") or size == begun.get("length") else 0
 
 
+def is_web_page(head):
+    """Return whether a file that begins like this is HTML or XML, as servers send for a file."""
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+
+
 def discard(part):
     """Remove a part and what is known of it."""
     for path in (part, _record(part)):

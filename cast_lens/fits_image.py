@@ -69,7 +69,7 @@ def read_pixels(path):
     Warns:
         UserWarning: If only the padding at the end of the file is missing.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     layout = plain_fits.find_layout(data)
     is_whole = layout is not None and len(data) >= layout.size
     if is_whole and layout.height * layout.width <= MAX_PIXELS:
@@ -84,7 +84,8 @@ def read_pixels(path):
     return pixels
 
 
-def _read_bytes(path):
+def read_bytes(path):
+    """Return the bytes of a file, unpacked if it is gzip, after waiting for passing I/O errors."""
     if path is None:
         expected = "the path of a file; find it, or leave the object out"
         raise CutoutError("missing_band", path, "no file", expected)

@@ -124,10 +124,10 @@ def recognize(folder):
         CheckError: If it looks like none, or more than one, of them.
         CutoutError: As `cutouts.find_cutouts`, but not for want of images.
     """
+    arrays = [path for path in cutouts.files_below(folder) if path.endswith(".npy")]
     for name, task in TASKS.items():
         kinds = _class_folders(task)
-        if any(path.endswith(".npy") and _ends_in(path, kinds)
-               for path in cutouts.files_below(folder)):  # fmt: skip
+        if any(_ends_in(path, kinds) for path in arrays):
             return name
     try:
         found, _ = cutouts.find_cutouts(folder)
@@ -217,11 +217,16 @@ def _read_survey(folder, name, label, duplicates):
         table, counts = catalog.read_sglc2(folder, label=label, duplicates=duplicates)
     else:
         table, counts = catalog.read_sglc1(folder, track=name.removeprefix("sglc1-"))
+    return add_planes(table), counts.n_extra_files, []
+
+
+def add_planes(table):
+    """Add plane and theta_e (arcsec), as `Files` has them, to a table of truth; return it."""
     area = next((column for column in ("einstein_area", "ein_area") if column in table), None)
     table["plane"] = table["object_id"] if area is None else table[area]
-    if area is not None:
+    if area is not None:  # equal to all its digits: the same lens plane
         table["theta_e"] = np.sqrt(table[area] / np.pi) * ARCSEC
-    return table, counts.n_extra_files, []
+    return table
 
 
 def stand_in_manifest(folder):

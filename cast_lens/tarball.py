@@ -32,7 +32,7 @@ MAX_HEADER = 1 << 14  # bytes of one member's headers; some Pythons take their s
 MAX_PADDING = 1 << 20  # zero bytes after the end mark
 
 _BLOCK = 1 << 16
-_SECTOR = 4096  # bytes in which file systems hand out space
+SECTOR = 4096  # bytes in which file systems hand out space
 _KINDS = {
     tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link",
     tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a FIFO",
@@ -124,7 +124,7 @@ def read_through(path, *, nested=""):
     for _, blocks in _members(path, nested, "checking"):
         if blocks is not None:
             length = sum(map(len, blocks))
-            files, size = files + 1, size + length + -length % _SECTOR
+            files, size = files + 1, size + length + -length % SECTOR
     if not files:
         raise ArchiveError(f"{path}: no file in it, expected the images of a survey; get it again")
     return Contents(files, size)
@@ -209,7 +209,7 @@ def _members(path, nested, doing, folder=None):
         title, total = f"{doing} {path.name}", path.stat().st_size
         with tqdm.wrapattr(file, "read", total=total, desc=title, leave=False) as packed:
             for name, length, blocks in _walk(packed, str(path), "", nested, folder):
-                _claim(path, is_file, name, blocks is not None)
+                claim(path, is_file, name, blocks is not None)
                 size += length
                 if len(is_file) > MAX_MEMBERS or size > MAX_BYTES:
                     found = f"{len(is_file)} files and folders of {size} bytes so far"
@@ -218,7 +218,7 @@ def _members(path, nested, doing, folder=None):
                 yield name, blocks
 
 
-def _claim(path, is_file, name, file):
+def claim(path, is_file, name, file):
     """Refuse a file that is there twice, or that is a folder too."""
     end = name.find("/")
     while end > 0:
@@ -292,7 +292,7 @@ def _reading(where):
 
 def _refuse_unsafe(member, where, folder):
     name = member.name
-    wrong = _wrong_kind(member) or _wrong_path(name)
+    wrong = _wrong_kind(member) or wrong_path(name)
     if not wrong and folder and hasattr(tarfile, "data_filter"):
         try:
             tarfile.data_filter(member, folder)
@@ -314,7 +314,8 @@ def _wrong_kind(member):
     return ""
 
 
-def _wrong_path(name):
+def wrong_path(name):
+    """Return what is wrong with the path of a member, or ""."""
     parts = name.split("/")
     if name.startswith("/") or re.match("[A-Za-z]:", name):
         return "an absolute path"

@@ -157,5 +157,4 @@ def _wrong_answer(head):
 
 
 def _wrong_file(head):
-    is_page = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-    return "a web page instead of the file" if is_page else ""
+    return "a web page instead of the file" if download.is_web_page(head) else ""

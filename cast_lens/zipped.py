@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cast_lens import tarball
-from cast_lens.tarball import _SECTOR, ArchiveError, _claim, _wrong_path
+from cast_lens.tarball import SECTOR, ArchiveError, claim, wrong_path
 
 _BLOCK = 1 << 16
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFDIR: "", stat.S_IFREG: "", 0: ""}
@@ -38,7 +38,7 @@ def unpack(path, folder):
         raise ArchiveError(f"{path}: no such file; expected a .zip, name its path")
     with _reading(path), zipfile.ZipFile(path) as archive:
         members = _checked(archive, path)
-        needed = sum(member.file_size + _SECTOR for member in members)
+        needed = sum(member.file_size + SECTOR for member in members)
         with tarball.whole_folder(folder, needed=needed) as content:
             for member in members:
                 _extract(archive, member, content)
@@ -66,7 +66,7 @@ def _checked(archive, path):
             expected = "only files and folders inside the folder; do not trust this archive"
             raise ArchiveError(f"{path}: {shown} is {wrong}, expected {expected}")
         name = os.path.normpath(member.filename)
-        _claim(path, is_file, name, not member.is_dir())
+        claim(path, is_file, name, not member.is_dir())
         size += member.file_size
     packed = os.path.getsize(path)
     if len(members) > tarball.MAX_MEMBERS or size > tarball.MAX_BYTES:
@@ -91,7 +91,7 @@ def _wrong(member):
         return f"packed by method {member.compress_type}"
     if "\0" in member.orig_filename:
         return "a path with an invisible character"
-    return _wrong_path(member.filename)
+    return wrong_path(member.filename)
 
 
 def _extract(archive, member, folder):

@@ -1,6 +1,5 @@
 """Small surveys to be packed in tests, whose pixels and labels say whose they are."""
 
-import hashlib
 import json
 import os
 import zlib
@@ -54,29 +53,6 @@ def build(folder, catalog, inputs=None, **options):
     """Build a pack by the rules that most tests want."""
     rules = {"mask_value": 100, "dtype": "float32", "workers": 1, "progress": False} | options
     return pack.build(folder, catalog, INPUTS if inputs is None else inputs, **rules)
-
-
-def contents(folder):
-    """Return {path: bytes} of all files but the lock, which holds a process ID."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in Path(folder).rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
-
-
-def hashes(folder):
-    """Return {path: SHA-256} of what `contents` returns."""
-    return {name: hashlib.sha256(data).hexdigest() for name, data in contents(folder).items()}
-
-
-def stamps(folder):
-    """Return what any write to the folder would change."""
-    return {
-        path: (path.stat().st_mtime_ns, path.stat().st_ino)
-        for path in [Path(folder), *Path(folder).rglob("*")]
-        if path.name != ".lock"
-    }
 
 
 def manifest_of(folder):

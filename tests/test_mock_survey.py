@@ -28,6 +28,8 @@ import cast_lens
 from cast_lens import cli, run, workers
 from cast_lens.mock import makers, survey
 from cast_lens.run import flush_folder
+from tests.folders import contents, stamps
+from tests.processes import children, kill_part
 
 ROOT = Path(survey.__file__).parents[2]
 
@@ -129,24 +131,6 @@ class Bare(Tiny):
 
 def write(folder, maker=None, *, n=70, workers=2):
     return survey.write(folder, maker or Tiny(), n=n, workers=workers, progress=False)
-
-
-def contents(folder):
-    """Return {path: bytes} of all files but the lock, which holds a process ID."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in Path(folder).rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
-
-
-def stamps(folder):
-    """Return what any write to the folder would change."""
-    return {
-        path: (path.stat().st_mtime_ns, path.stat().st_ino)
-        for path in [folder, *Path(folder).rglob("*")]
-        if path.name != ".lock"
-    }
 
 
 @pytest.fixture(scope="module")
@@ -676,19 +660,9 @@ def fork(action, *args, **named):
     return process
 
 
-def children(process):
-    path = Path(f"/proc/{process}/task/{process}/children")
-    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
-
-
 def kill(process, how):
     """Kill a run, all of it, or one of its workers."""
-    if how == "all":
-        os.killpg(process, signal.SIGKILL)
-    elif how == "worker" and children(process):
-        os.kill(children(process)[-1], signal.SIGKILL)
-    else:
-        os.kill(process, signal.SIGKILL)
+    kill_part(process, how)
     _, status = os.waitpid(process, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (0, 2), status
     return os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 2

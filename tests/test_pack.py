@@ -19,7 +19,8 @@ from cast_lens import cutouts, folds, pack, pack_blocks, pack_sources, run
 from cast_lens.pack import PackError
 from tests import packs
 from tests.fits_files import survey_file
-from tests.packs import INPUTS, build, contents, put, stamps, survey
+from tests.folders import contents, stamps
+from tests.packs import INPUTS, build, put, survey
 
 N = 23
 VIS = {"vis": ("VIS",)}

@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from cast_lens import catalog, cutouts
-from cast_lens.surveys import ARCSEC, SURVEYS, TASKS, CheckError, Layout, Task, read_task
+from cast_lens.surveys import (
+    ARCSEC,
+    SURVEYS,
+    TASKS,
+    CheckError,
+    Layout,
+    Task,
+    add_planes,
+    read_task,
+)
 
 __all__ = [
     "ARCSEC",
@@ -141,7 +150,7 @@ def _read_labels(folder, layout):
     """Return the truth table with label, theta_e and plane, and how many rows it lost."""
     places = [folder / layout.labels, folder / Path(layout.labels).name]
     path = next((place for place in places if place.is_file()), places[0])
-    n_dropped, area = 0, "einstein_area"
+    n_dropped = 0
     if layout.labels.endswith("classifications.csv"):
         table = catalog.read_sglc1_labels(path)
     else:
@@ -151,13 +160,8 @@ def _read_labels(folder, layout):
             if dropped:  # both rows of an ID
                 n_dropped = 2 * len(catalog.read_sglc2_catalog(path, duplicates="first"))
                 n_dropped -= 2 * len(table)
-        area = "ein_area"
         table["label"] = catalog.label_sglc2_official(table)
-    table["plane"] = table["object_id"]
-    if area in table:
-        table["theta_e"] = np.sqrt(table[area] / np.pi) * ARCSEC
-        table["plane"] = table[area]  # equal to all its digits: the same lens plane
-    return table, n_dropped
+    return add_planes(table), n_dropped
 
 
 def _with_truth(table, path):

@@ -41,6 +41,10 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
     changes = scale.changes | ({"initial": options.init} if options.init else {})
+    if changes.get("initial") == "released":
+        raise run.RunError(
+            "no weights of this package are released yet; begin with others: --init random"
+        )
     where = {"real": options.real, "seed": options.seed, "output": output}
     n_objects = scale.n_sample + (scale.n_test or 0)
     survey, place = load_data(options.data, n_objects=n_objects, **where)

@@ -1,6 +1,7 @@
 """Sec. 6, adaptability: the network of Euclid-like images on the ground-based images of I SGLC."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -8,7 +9,9 @@ import pandas as pd
 
 from cast_lens import checkpoints, folds, pixel_statistics, run, scores
 from cast_lens.pack import Pack
+from reproductions.sglc2.network import set_bounds
 from reproductions.sglc2.settings import ADAPT, CLIPPINGS, HEADLINE, word
+from reproductions.sglc2.survey import in_batches
 from reproductions.sglc2.training import fit, score
 
 GROUPS = 10  # Sec. 6: test groups of 2,000 each
@@ -98,26 +101,15 @@ def best_fold(folder):
 
 
 def group_bounds(source, rows, path):
-    """Return what each band is clipped at, by the pixels of all objects that may be trained on."""
+    """Return {input: (lower, upper)} by the pixels of all objects that may be trained on."""
     if not path.exists():
         tables = []
         for name in BRANCHES:
             values = pixel_statistics.percentiles(
-                lambda name=name: (
-                    source.batch(name, rows[k : k + 256]) for k in range(0, len(rows), 256)
-                ),
-                CLIPPINGS["alternative"],
+                partial(in_batches, source, name, rows), CLIPPINGS["alternative"]
             )
             tables.append(pd.DataFrame(values).add_prefix(f"{name}_"))
         text = pd.concat(tables, axis=1).to_csv(index=False, lineterminator="\n")
         run.write_whole(path, text)
-    return pd.read_csv(path)
-
-
-def set_bounds(model, bounds):
-    """Give the stretch of both branches the bounds of another survey."""
-    for name in BRANCHES:
-        lower, upper = bounds.filter(regex=f"^{name}_").to_numpy()
-        layer = model.get_layer(f"clip_{name}")
-        layer.lower.assign(lower)
-        layer.upper.assign(upper)
+    found = pd.read_csv(path)
+    return {name: found.filter(regex=f"^{name}_").to_numpy() for name in BRANCHES}

@@ -6,6 +6,11 @@ import pandas as pd
 from reproductions.sglc2.settings import BINS, NEGATIVES
 
 
+def meets_others(truth):
+    """Return whether objects meet the criteria of a lens (Sec. 2.1) but for N_pix, bool."""
+    return (truth["n_source_im"] > 0) & (truth["mag_eff"] > 1.6)
+
+
 def detection_limits(scored, catalog, seed):
     """Return scores of the bins of N_pix (Sec. 5) from those of the independent test.
 
@@ -21,7 +26,7 @@ def detection_limits(scored, catalog, seed):
     """
     truth = catalog.set_index("object_id").loc[scored["object_id"]]
     n_pix = truth["n_pix_source"].to_numpy()
-    others = ((truth["n_source_im"] > 0) & (truth["mag_eff"] > 1.6)).to_numpy()
+    others = meets_others(truth).to_numpy()
     found = {}
     for low in BINS:
         parts = []

@@ -59,8 +59,7 @@ def run_look(config, survey, scored, place, n_objects, n_samples, seed, networks
             one["object_id"], image, segments, found.weights, one["score"], one["label"],
             arc_mask(place, one["object_id"]),
         ))  # fmt: skip
-    data = "real data" if survey.kind == "real" else "STAND-IN DATA"
-    title = f"Figure 9: LIME, two most important superpixels of each kind, {data}"
+    title = f"Figure 9: LIME, two most important superpixels of each kind, {survey.title}"
     explain_figures.draw(panels, folder / "figure_9.png", title=title, undecided=UNDECIDED)
     frame = pd.DataFrame(rows, columns=["run", "n_train", "metric", "value", "note"])
     run.write_whole(folder / "look.csv", frame.to_csv(index=False, lineterminator="\n"))

@@ -60,6 +60,19 @@ def build_trunk(config, name, shape):
     return trunk
 
 
+def set_bounds(model, bounds):
+    """Give the stretch of each branch the fluxes that become 0 and 1.
+
+    Args:
+        model: The network.
+        bounds: {input: (lower, upper)}, maggies, each of shape (bands,).
+    """
+    for name, (lower, upper) in bounds.items():
+        layer = model.get_layer(f"clip_{name}")
+        layer.lower.assign(lower)
+        layer.upper.assign(upper)
+
+
 def three_bands(images, filling):
     """Give a branch three bands (Sec. 3.2): as they are, repeated, or with null arrays."""
     if filling == "all":

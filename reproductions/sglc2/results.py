@@ -7,7 +7,7 @@ import pandas as pd
 
 from cast_lens import curves, metrics, report, run, scores
 from cast_lens import table as tables
-from reproductions.sglc2.limits import detection_limits
+from reproductions.sglc2.limits import detection_limits, meets_others
 from reproductions.sglc2.settings import BANDS, CLIPPINGS, DRAWN, HEADLINE, INPUTS, METRICS, OTHERS
 from reproductions.sglc2.survey import constants
 
@@ -100,7 +100,6 @@ def write_adapted(found, folder):
 def describe(survey, folder):
     """Return what the paper says of its data, counted in the survey at hand."""
     catalog, images = survey.pack.catalog, survey.pack.manifest["arrays"]
-    others = (catalog["n_source_im"] > 0) & (catalog["mag_eff"] > 1.6)
     bounds = pd.concat(constants(survey, 0, BANDS, folder / "constants").values(), axis=1)
     over_p99, over_median = (np.log10(bounds.loc[100.0] / bounds.loc[p]) for p in (99.0, 50.0))
     return {
@@ -110,8 +109,7 @@ def describe(survey, folder):
         "z_source_min": catalog["z_source"].min(),
         "z_source_max": catalog["z_source"].max(),
         "z_source_mean": catalog["z_source"].mean(),
-        "n_pix_source_median": catalog["n_pix_source"][others & (catalog["n_pix_source"] > 0)]
-        .median(),
+        "n_pix_source_median": _n_pix(catalog).median(),
         "log10_max_over_median_low": min(over_median),
         "log10_max_over_median_high": max(over_median),
         "log10_max_over_p99_low": min(over_p99),
@@ -119,9 +117,14 @@ def describe(survey, folder):
     }  # fmt: skip
 
 
+def _n_pix(catalog):
+    """Return N_pix of the objects that Figure 10 shows (Sec. 5), a Series."""
+    return catalog["n_pix_source"][meets_others(catalog) & (catalog["n_pix_source"] > 0)]
+
+
 def draw(folder, survey, frames):
     """Draw Figures 2, 3, 6, 7, 8, 10 and 11, as far as what they show was run."""
-    data = "real data" if survey.kind == "real" else "STAND-IN DATA"
+    data = survey.title
     _draw_pixels(folder, survey, data)
     _draw_adapted(folder, frames, data)
     cells = {name.partition(".")[2]: frame for name, frame in frames.items()
@@ -215,10 +218,7 @@ def _draw_pixels(folder, survey, data):
                       title=f"Figure 2: pixels of {n} objects, {data}")  # fmt: skip
     curves.histograms(after, folder / "figure_3.png", xlabel="flux, 1e-12 maggie",
                       title=f"Figure 3: pixels of {n} objects, clipped, {data}")  # fmt: skip
-    catalog = survey.pack.catalog
-    chosen = (catalog["n_source_im"] > 0) & (catalog["mag_eff"] > 1.6)
-    n_pix = catalog["n_pix_source"][chosen & (catalog["n_pix_source"] > 0)]
-    counts, edges = np.histogram(n_pix, np.arange(0, 505, 5))
+    counts, edges = np.histogram(_n_pix(survey.pack.catalog), np.arange(0, 505, 5))
     curves.histograms({"N_pix": (edges, counts)}, folder / "figure_10.png",
                       xlabel="source pixels above 1 sigma",
                       title=f"Figure 10: objects that meet the other criteria, {data}")  # fmt: skip

@@ -31,6 +31,11 @@ class Survey:
     test: np.ndarray
     parts: list[dict[str, np.ndarray]]
 
+    @property
+    def title(self):
+        """What the titles of figures say of the data."""
+        return "real data" if self.kind == "real" else "STAND-IN DATA"
+
 
 def load_data(data, *, real, n_objects, seed, output, name="sglc2"):
     """Return the pack of the survey that is named, or lies where surveys are kept, or a stand-in's.
@@ -110,7 +115,7 @@ def constants(survey, fold, names, path):
         file = path / f"fold{fold}_{name}.csv"
         table = pd.read_csv(file) if file.exists() else None
         if table is None or table["percent"].tolist() != list(PERCENTS):
-            batches = partial(_in_batches, survey.pack, name, rows)
+            batches = partial(in_batches, survey.pack, name, rows)
             values = pixel_statistics.percentiles(batches, PERCENTS)
             table = pd.DataFrame(values, columns=BANDS[name])
             table.insert(0, "percent", PERCENTS)
@@ -119,5 +124,6 @@ def constants(survey, fold, names, path):
     return found
 
 
-def _in_batches(survey, name, rows):
-    return (survey.batch(name, rows[k : k + 256]) for k in range(0, len(rows), 256))
+def in_batches(source, name, rows):
+    """Return the images of an input, a few hundred objects at a time."""
+    return (source.batch(name, rows[k : k + 256]) for k in range(0, len(rows), 256))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cast_lens import checkpoints, dataset, metrics, run, scores
+from reproductions.sglc2.network import set_bounds
 from reproductions.sglc2.settings import ALL, CLIPPINGS, EASIER, INITIAL, INPUTS, OTHERS
 from reproductions.sglc2.survey import constants
 
@@ -31,19 +32,12 @@ def train(cell, config, survey, fold, seed, networks, folder):
     here, branches = folder / "folds" / cell / f"fold{fold}", list(INPUTS[config.inputs])
     run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
     model = networks.get(config, [seed, (*ALL, *OTHERS).index(cell), fold, INITIAL])
-    if config.initial == "released":
-        raise run.RunError(
-            "no weights of this package are released yet; begin with others: --init random"
-        )
     if config.initial == "bright":
         earlier = folder.with_name(folder.name.replace("-release-", "-bright-"))
         checkpoints.read_weights(model, earlier / here.relative_to(folder) / checkpoints.BEST)
-    bounds = constants(survey, fold, branches, folder / "constants")
-    for name in branches:
-        lower, upper = CLIPPINGS[config.clipping]
-        layer = model.get_layer(f"clip_{name}")
-        layer.lower.assign(bounds[name].loc[lower])
-        layer.upper.assign(bounds[name].loc[upper])
+    found = constants(survey, fold, branches, folder / "constants")
+    percents = CLIPPINGS[config.clipping]
+    set_bounds(model, {name: [found[name].loc[p] for p in percents] for name in branches})
     part = survey.parts[fold]
     if config.least_n_pix:
         part = {name: easier(survey, rows, config.least_n_pix) for name, rows in part.items()}

@@ -26,7 +26,9 @@ from cast_lens import cutouts, fits_image, folds, pack, pack_blocks, pack_source
 from cast_lens.pack import PackError
 from tests import packs
 from tests.fits_files import survey_file
-from tests.packs import build, contents, hashes, put, survey
+from tests.folders import contents, hashes
+from tests.packs import build, put, survey
+from tests.processes import kill_part
 
 ROOT = Path(pack.__file__).parents[1]
 N = 23
@@ -434,20 +436,10 @@ def test_22_a_read_only_folder_is_said(tmp_path, space):
 # 23: kills
 
 
-def children(process):
-    path = Path(f"/proc/{process}/task/{process}/children")
-    return [int(pid) for pid in path.read_text().split()] if path.exists() else []
-
-
 def kill(process, how):
     """Kill a run, all of it, or one of its workers; return whether that ended it."""
     try:
-        if how == "all":
-            os.killpg(process, signal.SIGKILL)
-        elif how == "worker" and children(process):
-            os.kill(children(process)[-1], signal.SIGKILL)
-        else:
-            os.kill(process, signal.SIGKILL)
+        kill_part(process, how)
     except ProcessLookupError:  # not yet a group, or the worker had just gone
         os.kill(process, signal.SIGKILL)
     end = ended(process)
@@ -683,6 +675,7 @@ BUILD_ELSEWHERE = """
 import os, sys
 os.umask(0o077)
 from cast_lens import cutouts, pack_blocks
+from tests.processes import kill_part
 from tests.packs import build
 pack_blocks.BLOCK = 4
 table, _ = cutouts.find_cutouts(sys.argv[1])

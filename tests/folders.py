@@ -1,0 +1,27 @@
+"""What is in a folder, so that tests can compare two of them."""
+
+import hashlib
+from pathlib import Path
+
+
+def contents(folder):
+    """Return {path: bytes} of all files but the lock, which holds a process ID."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def hashes(folder):
+    """Return {path: SHA-256} of what `contents` returns."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in contents(folder).items()}
+
+
+def stamps(folder):
+    """Return what any write to the folder would change."""
+    return {
+        path: (path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in [Path(folder), *Path(folder).rglob("*")]
+        if path.name != ".lock"
+    }
