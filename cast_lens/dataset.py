@@ -199,6 +199,19 @@ def from_catalog(catalog, positions, *, inputs, mask_value, **options):
     return from_pack(source, positions, inputs=columns, **options)
 
 
+def feed(batches, *, first_epoch, repeat):
+    """Return batches as Keras takes them on the backend at hand: tf.data or a PyDataset.
+
+    Args:
+        batches: As for `as_tf_data`.
+        first_epoch: As for `as_tf_data`.
+        repeat: As for `as_tf_data`.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return as_tf_data(batches, first_epoch=first_epoch, repeat=repeat)
+    return as_py_dataset(batches, first_epoch=first_epoch, repeat=repeat)
+
+
 def as_tf_data(batches, *, first_epoch, repeat):
     """Return batches as a tf.data.Dataset that reads ahead of the network.
 

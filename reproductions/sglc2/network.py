@@ -103,13 +103,15 @@ class Networks:
         shape = (
             config.inputs,
             config.backbone,
+            config.optimizer,
             config.learning_rate,
             config.vis_side,
             config.drop_connect,
         )
         if shape not in self.compiled:
             model = build_model(config, seed=0)
-            optimizer = optimizers.RAdam(config.learning_rate)
+            kind = {"radam": optimizers.RAdam, "adam": keras.optimizers.Adam}[config.optimizer]
+            optimizer = kind(config.learning_rate)
             optimizer.build(model.trainable_variables)
             on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
             model.compile(optimizer, "sparse_categorical_crossentropy",

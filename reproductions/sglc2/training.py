@@ -3,7 +3,6 @@
 import sys
 from dataclasses import asdict
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -81,9 +80,9 @@ def fit(model, config, source, part, *, seed, fold, here):
     done = kept.restore(model)
     if done < config.epochs:
         model.fit(
-            feed(batches, done, repeat=True), steps_per_epoch=batches.steps,
+            dataset.feed(batches, first_epoch=done, repeat=True), steps_per_epoch=batches.steps,
             initial_epoch=done, epochs=config.epochs, shuffle=False,
-            validation_data=feed(held_out, 0, repeat=False), validation_steps=held_out.steps,
+            validation_data=dataset.feed(held_out, first_epoch=0, repeat=False), validation_steps=held_out.steps,
             callbacks=[kept], verbose=1 if sys.stderr.isatty() else 2,
         )  # fmt: skip
     checkpoints.read_weights(model, here / checkpoints.BEST)
@@ -92,18 +91,12 @@ def fit(model, config, source, part, *, seed, fold, here):
     return history
 
 
-def feed(batches, first_epoch, *, repeat):
-    """Return batches as the backend takes them."""
-    if keras.backend.backend() == "tensorflow":
-        return dataset.as_tf_data(batches, first_epoch=first_epoch, repeat=repeat)
-    return dataset.as_py_dataset(batches, first_epoch=first_epoch, repeat=repeat)
-
-
 def score(model, config, source, rows, *, run_key, n_train):
     """Score objects of a pack; return the table of scores: the softmax of the class lens."""
     options = {"batch_size": config.batch, "seed": 0, "fold": 0, "shuffle": False}
     batches = dataset.from_pack(source, rows, inputs=list(INPUTS[config.inputs]), **options)
-    values = model.predict(feed(batches, 0, repeat=False), steps=batches.steps, verbose=0)[:, 1]
+    inputs = dataset.feed(batches, first_epoch=0, repeat=False)
+    values = model.predict(inputs, steps=batches.steps, verbose=0)[:, 1]
     objects = source.catalog.iloc[rows]
     return scores.score_table(
         objects["object_id"], objects["label"], values, run=run_key, n_train=n_train
