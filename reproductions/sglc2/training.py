@@ -82,7 +82,8 @@ def fit(model, config, source, part, *, seed, fold, here):
         model.fit(
             dataset.feed(batches, first_epoch=done, repeat=True), steps_per_epoch=batches.steps,
             initial_epoch=done, epochs=config.epochs, shuffle=False,
-            validation_data=dataset.feed(held_out, first_epoch=0, repeat=False), validation_steps=held_out.steps,
+            validation_data=dataset.feed(held_out, first_epoch=0, repeat=False),
+            validation_steps=held_out.steps,
             callbacks=[kept], verbose=1 if sys.stderr.isatty() else 2,
         )  # fmt: skip
     checkpoints.read_weights(model, here / checkpoints.BEST)
