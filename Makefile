@@ -19,14 +19,14 @@ MOCK_OPTIONS = --seed $(SEED) $(if $(N),--n $(N)) $(if $(QUIRKS),--quirks) \
     $(if $(WORKERS),--workers $(WORKERS))
 OPTIONS = --scale $(SCALE) --seed $(SEED) $(if $(DATA),--data '$(DATA)') \
     $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(RESTART),--restart) $(if $(REAL),--real)
-PAPERS := active_learning
+PAPERS := active_learning sglc2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
-    reproduce-active-learning data-active-learning \
+    reproduce-active-learning reproduce-sglc2 data-active-learning verify-weights \
     mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check \
     data-sglc1-space data-sglc1-ground data-sglc2 check-data pack weights-sglc2
 
@@ -48,6 +48,9 @@ reproduce: $(addprefix reproduce-,$(subst _,-,$(PAPERS)))  ## re-run every paper
 
 reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends with the table
 	$(BIN)/python -m reproductions active_learning $(OPTIONS)
+
+reproduce-sglc2: $(MOCK_STAMP)  ## re-run Bom et al. (2022), ends with the table
+	$(BIN)/python -m reproductions sglc2 $(OPTIONS) $(if $(INIT),--init $(INIT))
 
 data-active-learning: $(STAMP)  ## download and verify the data of Li, Eadie & Walmsley (2025)
 	$(BIN)/python -m reproductions active_learning --real --data-only $(if $(DATA),--data '$(DATA)')
@@ -104,6 +107,13 @@ parity: $(STAMP) .venv-paper/installed  ## hold what we wrote ourselves against 
 
 weights-sglc2: $(STAMP) .venv-paper/installed  ## download the networks Bom et al. published, as arrays; DATA=archive or folder
 	$(BIN)/python weights/get_sglc2.py $(if $(DATA),--data '$(DATA)')
+
+TESTED := mock-sglc2-seed2
+
+verify-weights: $(MOCK_STAMP)  ## measure the released weights again, against their cards
+	$(BIN)/cast-lens mock --seed 2 --n 2000 sglc2
+	$(BIN)/cast-lens pack data/$(TESTED) --output runs/packs/$(TESTED)-pack
+	$(BIN)/python weights/release_sglc2.py --verify runs/packs/$(TESTED)-pack
 
 .venv-paper/installed: requirements-paper.txt
 	$(PAPER_PYTHON) -m venv .venv-paper

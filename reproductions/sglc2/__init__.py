@@ -29,7 +29,7 @@ from pathlib import Path
 from cast_lens import data, run
 from reproductions.sglc2 import adapt, look, results, training
 from reproductions.sglc2.network import Networks
-from reproductions.sglc2.settings import EXPERIMENTS, HEADLINE, SCALES, config_of
+from reproductions.sglc2.settings import EXPERIMENTS, HEADLINE, RELEASED, SCALES, config_of
 from reproductions.sglc2.survey import divide, load_data
 
 
@@ -41,10 +41,6 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
     changes = scale.changes | ({"initial": options.init} if options.init else {})
-    if changes.get("initial") == "released":
-        raise run.RunError(
-            "no weights of this package are released yet; begin with others: --init random"
-        )
     where = {"real": options.real, "seed": options.seed, "output": output}
     n_objects = scale.n_sample + (scale.n_test or 0)
     survey, place = load_data(options.data, n_objects=n_objects, **where)
@@ -56,6 +52,8 @@ def main(arguments=None):
         "sha256": data.sha256(survey.pack.folder / "manifest.json"), "seed": options.seed,
         "scale": options.scale,
     } | run.versions() | ({"init": options.init} if options.init else {})  # fmt: skip
+    if changes.get("initial") == "released":
+        identity["released"] = RELEASED
     path = output / f"sglc2-{survey.kind}-{options.scale}-seed{options.seed}"
     chosen, networks = run.choose(EXPERIMENTS, options.experiment), Networks()
     wanted = {EXPERIMENTS[name] for name in chosen}

@@ -1,12 +1,14 @@
 """Sec. 3, the network: two branches of EfficientNet, joined by one dense layer."""
 
+from dataclasses import replace
 from functools import partial
 
 import keras
 from keras import ops
 
-from cast_lens import augment, backbones, layers, optimizers, stretch
-from reproductions.sglc2.settings import INPUTS, word
+from cast_lens import augment, backbones, layers, optimizers, stretch, weights
+from cast_lens.run import RunError
+from reproductions.sglc2.settings import HEADLINE, INPUTS, RELEASED, config_of, word
 
 
 def build_model(config, seed):
@@ -24,10 +26,7 @@ def build_model(config, seed):
     sizes = {"vis": (200, 200, 1), "nir": (66, 66, 3)}
     inputs = {name: keras.Input(sizes[name], name=name) for name in branches}
     images = {name: stretch.Clip(None, None, name=f"clip_{name}")(x) for name, x in inputs.items()}
-    images = augment.RandomSimilarity(
-        rotation=config.rotation, mirror=True, zoom=config.zoom, fill=config.fill, seed=seed,
-        name="augment",
-    )(images)  # fmt: skip
+    images = augmentation(config, seed)(images)
     features = []
     for name, filling in branches.items():
         x = images[name]
@@ -38,6 +37,24 @@ def build_model(config, seed):
     features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     return keras.Model(inputs, keras.layers.Dense(2, "softmax", name="lens")(joined))
+
+
+def augmentation(config, seed):
+    """Build the layer that turns, mirrors and zooms (Sec. 4.1)."""
+    if config.augmentation == "dihedral":
+        return augment.RandomDihedral(seed=seed, name="augment")
+    return augment.RandomSimilarity(
+        rotation=config.rotation, mirror=True, zoom=config.zoom, fill=config.fill, seed=seed,
+        name="augment",
+    )  # fmt: skip
+
+
+def build_optimizer(config):
+    """Build the optimizer (Sec. 4.1)."""
+    rate = config.learning_rate
+    if config.decay_steps:
+        rate = keras.optimizers.schedules.CosineDecay(rate, config.decay_steps)
+    return {"radam": optimizers.RAdam, "adam": keras.optimizers.Adam}[config.optimizer](rate)
 
 
 def build_trunk(config, name, shape):
@@ -58,6 +75,37 @@ def build_trunk(config, name, shape):
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0
     return trunk
+
+
+def give_released(model, config):
+    """Give a network the released weights, or those of the trunks that are in both.
+
+    Args:
+        model: The network.
+        config: Its Config.
+
+    Raises:
+        RunError: If it has other trunks.
+    """
+    released = config_of(HEADLINE, {"initial": "random"})
+    if config.backbone != released.backbone:
+        raise RunError(
+            f"{RELEASED} has trunks of {released.backbone}, expected {config.backbone}; begin with "
+            "other weights: --init imagenet, or random"
+        )
+    whole = build_model(released, seed=0)
+    weights.load_into(whole, RELEASED)
+    give_common(model, whole)
+
+
+def give_common(model, other):
+    """Give a network the trunks that it has in common with another, and the head if it fits."""
+    for layer in model.layers:
+        if layer.name.startswith("trunk_") and layer.name in {x.name for x in other.layers}:
+            layer.set_weights(other.get_layer(layer.name).get_weights())
+    ours, theirs = model.get_layer("lens"), other.get_layer("lens")
+    if ours.kernel.shape == theirs.kernel.shape:
+        ours.set_weights(theirs.get_weights())
 
 
 def set_bounds(model, bounds):
@@ -100,18 +148,12 @@ class Networks:
             config: The Config.
             key: List of integers that all its random numbers come from.
         """
-        shape = (
-            config.inputs,
-            config.backbone,
-            config.optimizer,
-            config.learning_rate,
-            config.vis_side,
-            config.drop_connect,
-        )
+        # What a compiled network depends on; all else is weights, or objects it sees.
+        other = {"clipping": "", "epochs": 0, "batch": 0, "initial": "random", "least_n_pix": 0}
+        shape = replace(config, **other)
         if shape not in self.compiled:
             model = build_model(config, seed=0)
-            kind = {"radam": optimizers.RAdam, "adam": keras.optimizers.Adam}[config.optimizer]
-            optimizer = kind(config.learning_rate)
+            optimizer = build_optimizer(config)
             optimizer.build(model.trainable_variables)
             on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
             model.compile(optimizer, "sparse_categorical_crossentropy",

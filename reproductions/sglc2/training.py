@@ -7,8 +7,17 @@ import numpy as np
 import pandas as pd
 
 from cast_lens import checkpoints, dataset, metrics, run, scores
-from reproductions.sglc2.network import set_bounds
-from reproductions.sglc2.settings import ALL, CLIPPINGS, EASIER, INITIAL, INPUTS, OTHERS
+from reproductions.sglc2.network import build_model, give_common, give_released, set_bounds
+from reproductions.sglc2.settings import (
+    ALL,
+    CLIPPINGS,
+    EASIER,
+    INITIAL,
+    INPUTS,
+    OTHERS,
+    SCALES,
+    config_of,
+)
 from reproductions.sglc2.survey import constants
 
 
@@ -32,8 +41,9 @@ def train(cell, config, survey, fold, seed, networks, folder):
     run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
     model = networks.get(config, [seed, (*ALL, *OTHERS).index(cell), fold, INITIAL])
     if config.initial == "bright":
-        earlier = folder.with_name(folder.name.replace("-release-", "-bright-"))
-        checkpoints.read_weights(model, earlier / here.relative_to(folder) / checkpoints.BEST)
+        give_bright(model, folder, fold, seed)
+    if config.initial == "released":
+        give_released(model, config)
     found = constants(survey, fold, branches, folder / "constants")
     percents = CLIPPINGS[config.clipping]
     set_bounds(model, {name: [found[name].loc[p] for p in percents] for name in branches})
@@ -42,6 +52,15 @@ def train(cell, config, survey, fold, seed, networks, folder):
         part = {name: easier(survey, rows, config.least_n_pix) for name, rows in part.items()}
     history = fit(model, config, survey.pack, part, seed=seed, fold=fold, here=here)
     return model, history
+
+
+def give_bright(model, folder, fold, seed):
+    """Give a network what was trained at the scale "bright", in the run folder beside this one."""
+    (cell,), changes = SCALES["bright"].cells, SCALES["bright"].changes
+    earlier = folder.with_name(folder.name.replace("-release-", "-bright-"))
+    other = build_model(config_of(cell, changes), seed)
+    checkpoints.read_weights(other, earlier / "folds" / cell / f"fold{fold}" / checkpoints.BEST)
+    give_common(model, other)
 
 
 def easier(survey, rows, least_n_pix):

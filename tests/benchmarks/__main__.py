@@ -20,6 +20,7 @@ from tests.benchmarks import (
     bench_mock,
     bench_networks,
     bench_pack,
+    bench_papers,
     bench_training,
 )
 
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "acquisition": bench_acquisition,
     "training": bench_training,
     "networks": bench_networks,
+    "papers": bench_papers,
 }
 # What Li, Eadie & Walmsley (2025) say of costs; the row of claims.csv is cost/<name>.
 COSTS = {"badge_focal_over_cross_entropy", "training_focal_over_cross_entropy"}
@@ -50,7 +52,8 @@ def main(names):
     measured = []
     for name in names or BENCHMARKS:
         rows = BENCHMARKS[name].rows()
-        print(shown(rows), flush=True)
+        if rows:
+            print(shown(rows), flush=True)
         measured += rows
     if names:
         return

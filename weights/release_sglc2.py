@@ -1,0 +1,164 @@
+"""Release a network of Bom et al. (2022) that was trained on a stand-in survey, with its card.
+
+`python weights/release_sglc2.py RUN PACK` takes the best epoch of the scale "release" from its run
+folder, measures it on a stand-in of another seed, and writes files, manifest, metrics and card;
+`--verify PACK` measures what was released once more and compares. `make verify-weights` does that.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from cast_lens import checkpoints, intervals, metrics, pack, run, weights
+from cast_lens.data import DataError, DataUnavailableError
+from reproductions.sglc2 import network, training
+from reproductions.sglc2.settings import BANDS, HEADLINE, METRICS, RELEASED, SCALES, config_of
+
+FOLDER = Path(__file__).parent
+MEASURED = {name: METRICS[name] for name in ("roc_auc", "pr_auc", "max_f_beta_0.001")}
+DRAWS, SEED = 2000, 0  # of the bootstrap
+TOLERANCE = 2e-3  # ASSUMED: what another processor's rounding may change of a metric
+STAGES = ("bright", "release")  # scales, one after the other
+CARD = """# {name}
+
+Two EfficientNet-B2 trunks (VIS, and H, J, Y), joined by a dense layer and a softmax of two classes:
+the network of Bom et al. (2022), MNRAS 515, 5121, Figure 5, with their input "HJY+VIS repeated" and
+their alternative pre-processing. **It is ours and not theirs: it was trained on simulated images of
+this package, from random weights, for a fraction of their epochs.**
+
+## What it is for
+
+A start for the quick scale of `make reproduce-sglc2`, for tests, demonstrations and fine-tuning. It
+must not be used to claim a lens, nor to judge the method of the paper: it has never seen a real
+galaxy, and the stand-in survey has fewer kinds of impostors than the sky.
+
+## Training
+
+Fold 0 of ten of {survey}: {n_train} objects for training, {n_test} to choose the epoch. Seed 0,
+{software}.
+
+| stage | epoch | training loss | validation loss |
+| --- | --- | --- | --- |
+{history}
+
+"bright" is the trunk of VIS alone on arcs of many pixels and as many objects without; "release" is
+the whole network on every object. What each stage changes of the paper's settings stands in SCALES
+of reproductions/sglc2/settings.py.
+
+## Scores
+
+Measured on {tested} of another seed, of which {n_lens} are lenses; intervals are
+95 %, by {draws} bootstrap draws. A score does not depend on the batch.
+
+| metric | value | low | high |
+| --- | --- | --- | --- |
+{scores}
+
+Kernels are released in float16, which changes no score by more than {loss:.2g} of itself; loaded,
+they are float32. The clippings of the training objects are in the file of the head.
+"""
+
+
+def main(arguments=None):
+    """Release a network, or verify the one that was."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("run", nargs="?", help="folder of the run of scale release")
+    add("pack", help="pack of a stand-in survey of another seed")
+    add("--verify", action="store_true", help="compare instead")
+    options = parser.parse_args(arguments)
+    tested = pack.open_pack(options.pack)
+    if options.verify:
+        verify(tested)
+        return
+    folder = Path(options.run)
+    model = network.build_model(config_of(HEADLINE, {"initial": "random"}), seed=0)
+    best = folder / "folds" / HEADLINE / "fold0" / checkpoints.BEST
+    checkpoints.read_weights(model, best)
+    about = {
+        "url": "", "survey": "sglc2", "data": "stand-in",
+        "network": "two-branch EfficientNet-B2, HJY+VIS repeated, alternative pre-processing",
+        "source": "cast_lens", "licence": "MIT", "card": f"cards/{RELEASED}.md",
+    }  # fmt: skip
+    some = range(min(256, len(tested.catalog)))
+    few = {name: tested.batch(name, some) for name in BANDS}
+    _, loss = weights.release(model, FOLDER, RELEASED, about, inputs=few)
+    rows = measure(tested)
+    run.write_whole(FOLDER / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
+    run.write_whole(FOLDER / about["card"], card(folder, tested, rows, loss))
+    print((FOLDER / about["card"]).read_text(encoding="utf-8"))
+
+
+def measure(tested):
+    """Score a survey with the released network; return rows of metrics.csv."""
+    config = config_of(HEADLINE, {"initial": "random"})
+    model = network.build_model(config, seed=0)
+    weights.load_into(model, RELEASED, manifest=FOLDER / weights.MANIFEST.name)
+    everything = range(len(tested.catalog))
+    table = training.score(model, config, tested, everything, run_key=0, n_train=0)
+    labels, values = table["label"].to_numpy(), table["score"].to_numpy()
+    bounds = intervals.bootstrap(labels, values, MEASURED, draws=DRAWS, seed=SEED)
+    return [
+        {"name": RELEASED, "survey": title(tested), "metric": row["metric"], "value": row["value"],
+         "low": bounds[row["metric"]].low, "high": bounds[row["metric"]].high}
+        for row in metrics.evaluate(labels, values, MEASURED)
+    ]  # fmt: skip
+
+
+def verify(tested):
+    """Measure the released network again.
+
+    Raises:
+        RunError: If a metric is not that of the card.
+    """
+    with open(FOLDER / "metrics.csv", encoding="utf-8", newline="") as stream:
+        told = {row["metric"]: row for row in csv.DictReader(stream) if row["name"] == RELEASED}
+    differ = 0
+    for row in measure(tested):
+        known = told[row["metric"]]
+        if known["survey"] != row["survey"]:
+            raise DataError(f"found {row['survey']}, expected {known['survey']}, of the card")
+        is_equal = abs(row["value"] - float(known["value"])) <= TOLERANCE
+        differ += not is_equal
+        word = "equal" if is_equal else "DIFFERENT"
+        print(
+            f"{RELEASED} {row['metric']}: {row['value']:.5f}, on its card {known['value']}: {word}"
+        )
+    if differ:
+        raise run.RunError(
+            f"{differ} of {len(told)} metrics of {RELEASED} are not those of its card"
+        )
+
+
+def card(folder, tested, rows, loss):
+    """Return the model card, all of its numbers from files."""
+    trained = []
+    for stage in STAGES:
+        place = folder.with_name(folder.name.replace("-release-", f"-{stage}-"))
+        history = pd.read_csv(place / "folds" / SCALES[stage].cells[0] / "fold0" / "history.csv")
+        trained += [f"| {stage} | {epoch.epoch} | {epoch.loss:.4f} | {epoch.val_loss:.4f} |"
+                    for epoch in history.itertuples()]  # fmt: skip
+    made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    held_out = pd.read_csv(folder / "folds" / HEADLINE / "fold0" / "table1.csv")
+    scores = [f"| {row['metric']} | {row['value']:.4f} | {row['low']:.4f} | {row['high']:.4f} |"
+              for row in rows]  # fmt: skip
+    labels = tested.catalog["label"]
+    return CARD.format(
+        name=RELEASED, survey="a stand-in II SGLC of 20,000 objects, seed 0",
+        n_train=held_out["n_train"].iloc[0], n_test=len(held_out),
+        software=f"Keras {made['keras']}, {made['backend']}",
+        history="\n".join(trained), tested=title(tested), n_lens=labels.sum(),
+        draws=DRAWS, scores="\n".join(scores), loss=loss,
+    )  # fmt: skip
+
+
+def title(tested):
+    """Return what a packed survey is called: mock-sglc2-seed2, with the number of its objects."""
+    return f"{tested.folder.name.removesuffix('-pack')}, {len(tested.catalog)} objects"
+
+
+if __name__ == "__main__":
+    run.command(main, lambda: (DataError, DataUnavailableError))
