@@ -12,15 +12,20 @@ from cast_lens.verdicts import runs_of
 def judge_claims(claims, reproduced, reported):
     """Judge every claim on every kind of data it can be judged on.
 
+    A network that knows nothing agrees with every claim that something is at chance or that two
+    things are alike, and so does one that was tested on too few objects to tell. Such a claim can
+    therefore name a control, a cell of the same run or a number: it is undecidable unless `left`
+    differs from the control, by the 95 % interval of the difference.
+
     Args:
-        claims: Table of claims.csv.
+        claims: Table of claims.csv; a column `control` is optional, and so is a control.
         reproduced: Table of reproduced.csv.
         reported: Table of reported.csv; a cell `reported:experiment/metric` is taken from it.
 
     Returns:
         DataFrame of the rows of `claims`, in order, with data, scale, left_value, right_value,
         difference, low, high, p and verdict: `supported`, `contradicted`,
-        `undecidable at this n` or `not run: reason`.
+        `undecidable at this n`, `undecidable: reason` or `not run: reason`.
     """
     rows = []
     for _, claim in claims.iterrows():
@@ -55,10 +60,23 @@ def _judge(claim, results, reported):
         return None
     difference, low, high, p = _difference(left, right)
     verdict = RELATIONS[claim["relation"]](difference, low, high, p, left, right)
+    if verdict == "supported" and claim.get("control"):
+        verdict = _controlled(left, claim, results, reported)
     return {
         "left_value": left["value"], "right_value": right["value"], "difference": difference,
         "low": low, "high": high, "p": p, "verdict": verdict,
     }  # fmt: skip
+
+
+def _controlled(left, claim, results, reported):
+    """Return "supported" if the left side differs from the control, else why it is undecidable."""
+    control = _cell(claim["control"], claim["paper"], results, reported)
+    if control is None:
+        return f"undecidable: {claim['control']} was not run"
+    _, low, high, _ = _difference(left, control)
+    if low > 0 or high < 0:
+        return "supported"
+    return f"undecidable: left does not differ from {claim['control']}"
 
 
 def _cell(text, paper, results, reported):

@@ -153,8 +153,10 @@ def test_merge_leaves_stand_in_rows_out_where_there_are_real_ones(tmp_path):
     assert sorted(found) == [["m", "stand-in", "0.3"], ["roc_auc", "real", "0.1"]]
 
 
-def judge(tmp_path, relation, left, right="0.5", told=None, data="real"):
+def judge(tmp_path, relation, left, right="0.5", told=None, data="real", control=None):
     rows = [reproduced(left, experiment="a", n_train=70, n_test=30, data=data)]
+    if control is not None:
+        rows.append(reproduced(control, experiment="k", n_train=70, n_test=30, data=data))
     if not isinstance(right, str):
         rows.append(reproduced(right, experiment="b", n_train=70, n_test=30))
         right = "b/roc_auc"
@@ -163,6 +165,7 @@ def judge(tmp_path, relation, left, right="0.5", told=None, data="real"):
             {
                 "claim_id": "c", "paper": "sglc2", "statement": "", "left": "a/roc_auc",
                 "relation": relation, "right": right, "survey": "s", "source": "", "note": "",
+                "control": "" if control is None else "k/roc_auc",
             }
         ]
     )  # fmt: skip
@@ -217,3 +220,60 @@ def test_a_claim_may_be_held_against_the_numbers_a_paper_reports(tmp_path):
 
 def test_a_claim_without_results_stays_with_a_reason(tmp_path):
     assert judge(tmp_path, ">", HIGH, "missing/roc_auc")["verdict"].startswith("not run")
+
+
+KNOWS = [0.80, 0.81, 0.79, 0.80]
+
+
+@pytest.mark.parametrize(
+    ("left", "control", "expected"),
+    [
+        (LOW, None, "supported"),
+        (LOW, KNOWS, "supported"),
+        (
+            LOW,
+            LOW,
+            "undecidable: left does not differ from k/roc_auc",
+        ),  # a network that knows nothing
+        (LOW, [0.48, 0.51, 0.50, 0.52], "undecidable: left does not differ from k/roc_auc"),
+        (
+            MIXED,
+            KNOWS,
+            "undecidable: left does not differ from k/roc_auc",
+        ),  # too few objects to tell
+        (HIGH, KNOWS, "contradicted"),  # whatever the control does
+        (HIGH, LOW, "contradicted"),
+        (LOW, [], "undecidable: k/roc_auc was not run"),
+    ],
+)
+def test_being_at_chance_says_something_only_where_the_control_differs(
+    tmp_path, left, control, expected
+):
+    assert judge(tmp_path, "equals_chance", left, control=control)["verdict"] == expected
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        (LOW, "undecidable: left does not differ from 0.5"),
+        (MIXED, "undecidable: left does not differ from 0.5"),
+        (KNOWS, "supported"),
+    ],
+)
+def test_being_alike_says_something_only_of_what_differs_from_the_control(tmp_path, left, expected):
+    claim = {
+        "claim_id": "c", "paper": "sglc2", "left": "a/roc_auc", "relation": "within_1_sigma",
+        "right": "b/roc_auc", "control": "0.5",
+    }  # fmt: skip
+    right = [value + 0.001 for value in left]
+    rows = [reproduced(left, experiment="a"), reproduced(right, experiment="b")]
+    found = claims.judge_claims(pd.DataFrame([claim]), frames(tmp_path, rows), pd.DataFrame())
+    assert found["verdict"].item() == expected
+
+
+def test_what_bom_et_al_claim_to_be_at_chance_or_alike_has_a_control(root):
+    rows = table.read(root / "reproductions/claims.csv")
+    alike = rows["relation"].isin(["equals_chance", "within_1_sigma", "not_significant"])
+    mine = rows[(rows["paper"] == "sglc2") & alike]
+    assert len(mine) == 17 and (mine["control"] != "").all()
+    assert not rows.loc[~alike, "control"].any()

@@ -44,9 +44,8 @@ Fold 0 of ten of {survey}: {n_train} objects for training, {n_test} to choose th
 | --- | --- | --- | --- |
 {history}
 
-"bright" is the trunk of VIS alone on arcs of many pixels and as many objects without; "release" is
-the whole network on every object. What each stage changes of the paper's settings stands in SCALES
-of reproductions/sglc2/settings.py.
+{stages} Losses are of these objects; what else each stage changes of the paper's settings stands in
+SCALES of reproductions/sglc2/settings.py.
 
 ## Scores
 
@@ -141,6 +140,14 @@ def card(folder, tested, rows, loss):
         history = pd.read_csv(place / "folds" / SCALES[stage].cells[0] / "fold0" / "history.csv")
         trained += [f"| {stage} | {epoch.epoch} | {epoch.loss:.4f} | {epoch.val_loss:.4f} |"
                     for epoch in history.itertuples()]  # fmt: skip
+    stages = []
+    for stage in STAGES:
+        scale = SCALES[stage]
+        config = config_of(scale.cells[0], scale.changes)
+        stages.append(
+            f'"{stage}" is the input {config.inputs} with {config.vis_side} pixels of VIS, on '
+            f"lenses of {config.least_n_pix} source pixels or more, and as many other objects."
+        )
     made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     held_out = pd.read_csv(folder / "folds" / HEADLINE / "fold0" / "table1.csv")
     scores = [f"| {row['metric']} | {row['value']:.4f} | {row['low']:.4f} | {row['high']:.4f} |"
@@ -150,8 +157,8 @@ def card(folder, tested, rows, loss):
         name=RELEASED, survey="a stand-in II SGLC of 20,000 objects, seed 0",
         n_train=held_out["n_train"].iloc[0], n_test=len(held_out),
         software=f"Keras {made['keras']}, {made['backend']}",
-        history="\n".join(trained), tested=title(tested), n_lens=labels.sum(),
-        draws=DRAWS, scores="\n".join(scores), loss=loss,
+        history="\n".join(trained), stages="\n".join(stages), tested=title(tested),
+        n_lens=labels.sum(), draws=DRAWS, scores="\n".join(scores), loss=loss,
     )  # fmt: skip
 
 

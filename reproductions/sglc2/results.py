@@ -1,15 +1,22 @@
-"""Scores become metrics, rows of the table, and figures."""
+"""Scores become metrics, and rows of the table."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from cast_lens import curves, metrics, report, run, scores
+from cast_lens import intervals, metrics, report, run, scores
 from cast_lens import table as tables
-from reproductions.sglc2.limits import detection_limits, meets_others
-from reproductions.sglc2.settings import BANDS, CLIPPINGS, DRAWN, HEADLINE, INPUTS, METRICS, OTHERS
+from reproductions.sglc2 import drawing
+from reproductions.sglc2.limits import detection_limits, level, n_pix_of, onsets
+from reproductions.sglc2.overfitting import onsets_of_run
+from reproductions.sglc2.settings import BANDS, HEADLINE, METRICS, OTHERS
 from reproductions.sglc2.survey import constants
+
+NOTEBOOK_METRICS = {"average_precision": metrics.average_precision}  # as it is called there
+AT_THRESHOLD = ("precision_at_max_f_beta_0.001", "recall_at_max_f_beta_0.001")
+DRAWS = 500  # of the bootstrap of objects
 
 
 def finish(folder, survey, scale, name, seed):
@@ -19,35 +26,118 @@ def finish(folder, survey, scale, name, seed):
         "paper": "sglc2", "survey": "sglc2", "data": survey.kind, "scale": name,
         "software": run.software(), "n_train": len(part["train"]), "n_test": len(part["test"]),
     }  # fmt: skip
-    cross = f"{scale.n_folds}-fold validation, {scale.n_run} run"
-    splits = dict.fromkeys(("table1", "backbone", "implementation"), cross)
-    splits |= dict.fromkeys(
-        ("test80k", "npix", "selection"), f"independent test, {len(survey.test)} objects"
-    )
-    splits |= dict.fromkeys(("transfer", "scratch"), "test groups of a tenth")
     rows, frames = [], {}
     for path in sorted(folder.glob("*/scores.csv")):
         experiment = path.parent.name
-        frame = frames[experiment] = tables.evaluate(path.parent, METRICS)
-        kind = experiment.partition(".")[0]
-        row = about | {"split": splits[kind]}
-        if kind in ("transfer", "scratch"):  # groups share no test object
-            row |= {"survey": "sglc1_ground", "n_train": 0, "n_test": 0}
-            spread = frame.loc[frame["metric"] == "roc_auc", "value"].std(ddof=1)
-            rows.append(tables.summarize(
-                {"all": spread}, experiment=experiment, metric="roc_auc_sd", **row
-            ))  # fmt: skip
-        rows += tables.summarize_experiment(frame, experiment=experiment, **row)
-    about |= {"n_train": 0, "n_test": 0}
+        wanted = METRICS | (NOTEBOOK_METRICS if experiment.endswith(".notebook") else {})
+        frame = frames[experiment] = tables.evaluate(path.parent, wanted)
+        row = about | described(experiment, scale, survey)
+        rows += rows_of(path, frame, wanted, experiment=experiment, **row)
+    rows += limit_rows(folder, about)
+    alone = about | {"n_train": 0, "n_test": 0}
+    for experiment, metric, epoch, n_cells in onsets_of_run(folder):
+        row = {"experiment": experiment, "metric": metric, "split": f"losses of {n_cells} cell(s)"}
+        rows.append(tables.summarize({"all": epoch}, **row, **alone))
     for metric, value in describe(survey, folder).items():
         row = {"experiment": "data", "metric": metric, "split": "all"}
-        rows.append(tables.summarize({"all": value}, **row, **about))
+        rows.append(tables.summarize({"all": value}, **row, **alone))
     if (folder / "look.csv").exists():
         looked = pd.read_csv(folder / "look.csv", dtype={"run": str})
         split = f"{looked['run'].nunique()} highest-scoring lenses of the independent test"
-        rows += tables.summarize_experiment(looked, experiment="look", split=split, **about)
-    draw(folder, survey, frames)
+        rows += tables.summarize_experiment(looked, experiment="look", split=split, **alone)
+    drawing.draw(folder, survey, frames)
     report.finish_run(folder, Path(__file__).parents[1], "sglc2", rows)
+
+
+def described(experiment, scale, survey):
+    """Return what a row says of its data: survey, split, and how the runs overlap."""
+    kind, *_, last = experiment.split(".")
+    ground = {"survey": "sglc1_ground", "n_train": 0, "n_test": 0}  # groups share no test object
+    if last == "notebook":
+        return ground | {"split": "all objects not used in training or validation"}
+    if kind in ("transfer", "scratch"):
+        return ground | {"split": "test groups of a tenth"}
+    if kind in ("test80k", "npix", "selection"):
+        return {"split": f"independent test, {len(survey.test)} objects"}
+    return {"split": f"{scale.n_folds}-fold validation, {scale.n_run} run"}
+
+
+def rows_of(path, frame, wanted, **row):
+    """Return the rows of an experiment.
+
+    A single network has no scatter over runs: the interval of what has one is that of its objects,
+    by DeLong's error or a bootstrap. The scatter of the groups of Sec. 6 is a row of its own.
+
+    Args:
+        path: File of its scores.
+        frame: Its table of metrics.
+        wanted: {name: function}, as for `table.evaluate`.
+        row: Columns of the rows.
+    """
+    found = tables.summarize_experiment(frame, **row)
+    if frame["run"].nunique() == 1:
+        bounds = intervals_of_objects(scores.read_scores(path), wanted)
+        return [one | bounds.get(one["metric"], {}) for one in found]
+    if row["survey"] == "sglc1_ground":
+        values = frame.loc[frame["metric"] == "roc_auc", "value"].dropna()
+        spread = tables.summarize({"all": values.std(ddof=1)}, metric="roc_auc_sd", **row)
+        found.append(spread | interval_of_sd(values))
+    return found
+
+
+def intervals_of_objects(table, wanted):
+    """Return {metric: {"low": ..., "high": ...}} of one network; nothing where a class is missing.
+
+    Args:
+        table: Table of scores of one run.
+        wanted: {name: function}.
+    """
+    labels, values = table["label"].to_numpy(), table["score"].to_numpy()
+    drawn = {k: f for k, f in wanted.items() if k not in ("roc_auc", *AT_THRESHOLD)}
+    try:
+        found = intervals.bootstrap(labels, values, drawn, draws=DRAWS, seed=0)
+        found["roc_auc"] = intervals.delong_interval(labels, values)
+    except metrics.UndefinedMetric:
+        return {}
+    return {name: bounds._asdict() for name, bounds in found.items()}
+
+
+def interval_of_sd(values):
+    """Return {"low": ..., "high": ...} of a standard deviation of normal numbers, 95 %."""
+    n = len(values)
+    if n < 2:
+        return {}
+    bounds = np.sqrt((n - 1) / stats.chi2.ppf([0.975, 0.025], n - 1)) * values.std(ddof=1)
+    return dict(zip(("low", "high"), bounds))
+
+
+def limit_rows(folder, about):
+    """Return where scores leave chance and reach the full level, by N_pix and training images."""
+    rows, groups = [], {"survey": "sglc1_ground", "n_train": 0, "n_test": 0}
+    for word, full, names, changes in (
+        ("npix.bin", f"test80k.{HEADLINE}", ("chance_below_n_pix", "full_level_above_n_pix"), {}),
+        ("transfer.n", f"table1.{HEADLINE}",
+         ("above_chance_at_n_images", "full_level_at_n_images"), groups),
+    ):  # fmt: skip
+        row = about | changes
+        overlap = {key: row[key] for key in ("n_train", "n_test")}
+        paths = {
+            place: folder / f"{word}{place}/scores.csv"
+            for place in drawing.sizes([path.name for path in folder.iterdir()], word)
+        }
+        levels = {k: level(scores.read_scores(path), **overlap) for k, path in paths.items()}
+        path, whole = folder / full / "scores.csv", None
+        if path.exists():
+            whole = level(
+                scores.read_scores(path), n_train=about["n_train"], n_test=about["n_test"]
+            )
+        for name, place in zip(names, onsets(levels, whole)):
+            if place is not None:
+                rows.append(tables.summarize(
+                    {"all": place}, experiment=word.partition(".")[0], metric=name,
+                    split=f"{len(levels)} places", **row | {"n_train": 0, "n_test": 0},
+                ))  # fmt: skip
+    return rows
 
 
 def write_experiments(found, cell, survey, seed, folder):
@@ -55,6 +145,8 @@ def write_experiments(found, cell, survey, seed, folder):
     losses = found["history"].groupby("run")["val_loss"].min().sort_values()
     name = cell if cell in OTHERS else f"table1.{cell}"
     written = {name: found["table1"]}
+    if cell == HEADLINE:  # beside those of OTHERS
+        written["backbone.b2"] = found["table1"]
     if "test80k" in found and cell not in OTHERS:
         test = found["test80k"].reset_index(drop=True)
         written[f"test80k.{cell}"] = test
@@ -101,124 +193,21 @@ def describe(survey, folder):
     """Return what the paper says of its data, counted in the survey at hand."""
     catalog, images = survey.pack.catalog, survey.pack.manifest["arrays"]
     bounds = pd.concat(constants(survey, 0, BANDS, folder / "constants").values(), axis=1)
-    over_p99, over_median = (np.log10(bounds.loc[100.0] / bounds.loc[p]) for p in (99.0, 50.0))
+    over_p99 = np.log10(bounds.loc[100.0] / bounds.loc[99.0])
+    # The median is of the sky, within its noise of 0, so that a ratio to it would say nothing:
+    lowest = bounds.loc[0.0]  # ASSUMED: minus the offset that made "all pixel values positive"
+    over_median = np.log10((bounds.loc[100.0] - lowest) / (bounds.loc[50.0] - lowest))
     return {
+        "n_images": len(catalog) * sum(len(bands) for bands in BANDS.values()),
         "n_lenses": int(catalog["label"].sum()),
         "image_side_pixels.vis": images["vis"]["shape"][0],
         "image_side_pixels.hjy": images["nir"]["shape"][0],
         "z_source_min": catalog["z_source"].min(),
         "z_source_max": catalog["z_source"].max(),
         "z_source_mean": catalog["z_source"].mean(),
-        "n_pix_source_median": _n_pix(catalog).median(),
+        "n_pix_source_median": n_pix_of(catalog).median(),
         "log10_max_over_median_low": min(over_median),
         "log10_max_over_median_high": max(over_median),
         "log10_max_over_p99_low": min(over_p99),
         "log10_max_over_p99_high": max(over_p99),
     }  # fmt: skip
-
-
-def _n_pix(catalog):
-    """Return N_pix of the objects that Figure 10 shows (Sec. 5), a Series."""
-    return catalog["n_pix_source"][meets_others(catalog) & (catalog["n_pix_source"] > 0)]
-
-
-def draw(folder, survey, frames):
-    """Draw Figures 2, 3, 6, 7, 8, 10 and 11, as far as what they show was run."""
-    data = survey.title
-    _draw_pixels(folder, survey, data)
-    _draw_adapted(folder, frames, data)
-    cells = {name.partition(".")[2]: frame for name, frame in frames.items()
-             if name.startswith("table1.")}  # fmt: skip
-    series = {"figure_6": {"val_loss_drop": "initial minus lowest validation loss"},
-              "figure_7": {"loss_gap_last_epoch": "validation minus training loss, last epoch",
-                           "loss_gap_best_epoch": "validation minus training loss, best epoch"},
-              "table_1": {"roc_auc": "ROC AUC", "pr_auc": "average precision",
-                          "max_f_beta_0.001": "largest F_beta, beta^2 = 0.001"}}  # fmt: skip
-    for figure, ylabels in series.items():
-        values = {
-            metric: {
-                clipping: {
-                    inputs: _runs(cells[f"{inputs}.{clipping}"], metric)
-                    for inputs in INPUTS
-                    if f"{inputs}.{clipping}" in cells
-                }
-                for clipping in CLIPPINGS
-            }
-            for metric in ylabels
-        }
-        curves.series_with_errors(
-            values, folder / f"{figure}.png", xlabel="input", ylabels=ylabels, order=tuple(INPUTS),
-            chance={"roc_auc": 0.5}, title=f"{figure.replace('_', ' ').capitalize()}, {data}",
-        )  # fmt: skip
-    tested = {
-        name.removeprefix("test80k."): scores.read_scores(folder / name / "scores.csv")
-        for name in frames
-        if name.endswith(("best_fold", "fifth_fold"))
-    }
-    if tested:
-        curves.roc_and_precision_recall(
-            tested, folder / "figure_8.png", title=f"Figure 8: independent test, {data}"
-        )
-    bins = {int(name.removeprefix("npix.bin")): frame for name, frame in frames.items()
-            if name.startswith("npix.")}  # fmt: skip
-    if bins:
-        of_bins = {metric: {HEADLINE: {low: _runs(bins[low], metric) for low in sorted(bins)}}
-                   for metric in DRAWN}  # fmt: skip
-        curves.series_with_errors(
-            of_bins, folder / "figure_11.png", title=f"Figure 11: detection limits, {data}",
-            xlabel="least N_pix of the lenses", ylabels=dict(zip(DRAWN, DRAWN)),
-            chance={"roc_auc": 0.5, "pr_auc": 0.5},
-        )  # fmt: skip
-
-
-def _draw_adapted(folder, frames, data):
-    """Draw Figure 12: metrics on ground-based images by the number of training images."""
-    starts = {
-        "trained on Euclid-like images": "transfer.n", "from scratch": "scratch.n",
-    }  # fmt: skip
-    values = {
-        metric: {
-            title: {
-                n: _runs(frames[f"{word}{n}"], metric)
-                for n in sorted(int(k.removeprefix(word)) for k in frames if k.startswith(word))
-            }
-            for title, word in starts.items()
-        }
-        for metric in DRAWN
-    }
-    if any(values["roc_auc"].values()):
-        curves.series_with_errors(
-            values, folder / "figure_12.png", title=f"Figure 12: I SGLC, ground, {data}",
-            xlabel="training images", ylabels=dict(zip(DRAWN, DRAWN)), chance={"roc_auc": 0.5},
-        )  # fmt: skip
-
-
-def _runs(frame, metric):
-    return frame.loc[frame["metric"] == metric, "value"].to_numpy()
-
-
-def _draw_pixels(folder, survey, data):
-    """Draw Figures 2 and 3: pixels of a few hundred objects before and after clipping; and 10."""
-    before, after = {}, {}
-    bounds = constants(survey, 0, BANDS, folder / "constants")
-    for name, bands in BANDS.items():
-        images = survey.pack.batch(name, survey.sample[:500])
-        for n, band in enumerate(bands):
-            pixels, limits = (
-                images[..., n].ravel(),
-                bounds[name].loc[[*CLIPPINGS["alternative"]], band],
-            )
-            offset = pixels - pixels.min() + np.ptp(limits) / 1e3  # above 0, as in the paper
-            edges = np.geomspace(offset.min(), offset.max(), 80)
-            before[band] = np.log10(edges), np.histogram(offset, edges)[0]
-            counts, edges = np.histogram(np.clip(pixels, *limits), 80)
-            after[band] = edges * 1e12, counts
-    n = min(500, len(survey.sample))
-    curves.histograms(before, folder / "figure_2.png", xlabel="log10 of flux + offset, maggie",
-                      title=f"Figure 2: pixels of {n} objects, {data}")  # fmt: skip
-    curves.histograms(after, folder / "figure_3.png", xlabel="flux, 1e-12 maggie",
-                      title=f"Figure 3: pixels of {n} objects, clipped, {data}")  # fmt: skip
-    counts, edges = np.histogram(_n_pix(survey.pack.catalog), np.arange(0, 505, 5))
-    curves.histograms({"N_pix": (edges, counts)}, folder / "figure_10.png",
-                      xlabel="source pixels above 1 sigma",
-                      title=f"Figure 10: objects that meet the other criteria, {data}")  # fmt: skip
