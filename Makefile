@@ -19,20 +19,20 @@ MOCK_OPTIONS = --seed $(SEED) $(if $(N),--n $(N)) $(if $(QUIRKS),--quirks) \
     $(if $(WORKERS),--workers $(WORKERS))
 OPTIONS = --scale $(SCALE) --seed $(SEED) $(if $(DATA),--data '$(DATA)') \
     $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(RESTART),--restart) $(if $(REAL),--real)
-PAPERS := active_learning sglc2
+PAPERS := active_learning sglc2 deeplense
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
-    reproduce-active-learning reproduce-sglc2 data-active-learning verify-weights \
+    reproduce-active-learning reproduce-sglc2 reproduce-deeplense data-active-learning verify-weights \
     mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check \
     data-sglc1-space data-sglc1-ground data-sglc2 check-data pack weights-sglc2
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
-	@echo "variables: SCALE=quick|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
+	@echo "variables: SCALE=quick|hour|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
 	@echo "of check-data and pack: DATA=folder DTYPE=float32|float16; of bench: BENCH='fits pack'"
 	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
 
@@ -51,6 +51,9 @@ reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends
 
 reproduce-sglc2: $(MOCK_STAMP)  ## re-run Bom et al. (2022), ends with the table
 	$(BIN)/python -m reproductions sglc2 $(OPTIONS) $(if $(INIT),--init $(INIT))
+
+reproduce-deeplense: $(MOCK_STAMP)  ## re-run Aryal (2025), both tasks; SCALE=diagnosis for why Task 1 failed
+	$(BIN)/python -m reproductions deeplense $(OPTIONS)
 
 data-active-learning: $(STAMP)  ## download and verify the data of Li, Eadie & Walmsley (2025)
 	$(BIN)/python -m reproductions active_learning --real --data-only $(if $(DATA),--data '$(DATA)')

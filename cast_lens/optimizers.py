@@ -1,4 +1,4 @@
-"""RAdam, the optimizer of Bom et al. (2022), for any Keras 3 backend."""
+"""RAdam of Bom et al. (2022), and Adam as PyTorch has it, for any Keras 3 backend."""
 
 import functools
 import math
@@ -207,3 +207,60 @@ class RAdam(keras.optimizers.Optimizer):
         names = ("beta_1", "beta_2", "epsilon", "amsgrad", "sma_threshold")
         decay = {"weight_decay": self.weight_decay or 0.0}
         return super().get_config() | decay | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("cast_lens")
+class AdamL2(keras.optimizers.Adam):
+    """Adam with an L2 penalty of all variables in the gradient, as torch.optim.Adam applies it.
+
+    The step is learning_rate m' / (sqrt(v') + epsilon), m' and v' being the moments of
+    gradient + l2 * variable without bias. Biases and what scales a batch are decayed as well. A
+    kernel_regularizer would leave these out, and be part of the loss that is reported; the
+    weight_decay of Keras is decoupled, that of torch.optim.AdamW.
+
+    Args:
+        learning_rate: A number, a schedule or a function, dimensionless.
+        l2: What PyTorch calls weight_decay, at least 0: the penalty is l2 / 2 times the square.
+        epsilon: Added to the square root of the second moment after its bias was taken out; Keras
+            adds it before, where the first steps are less than with PyTorch.
+        name: Of the optimizer.
+        **kwargs: As keras.optimizers.Adam.
+
+    Raises:
+        ValueError: If `l2` is negative, or amsgrad is asked for.
+
+    Reference:
+        Kingma & Ba (2015), Algorithm 1; Loshchilov & Hutter (2019), Algorithm 2, the first of two.
+    """
+
+    def __init__(self, learning_rate=0.001, l2=0.0, epsilon=1e-8, name="adam_l2", **kwargs):
+        if not l2 >= 0 or kwargs.get("amsgrad"):
+            raise ValueError(f"l2 is {l2}, expected a number >= 0, and no amsgrad")
+        super().__init__(learning_rate, epsilon=epsilon, name=name, **kwargs)
+        self.l2 = l2
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Take one step of one variable.
+
+        Args:
+            gradient: Tensor of the shape of `variable`.
+            variable: Keras variable, assigned to.
+            learning_rate: Scalar tensor.
+        """
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        gradient = ops.cast(gradient, dtype)
+        if self.l2:
+            gradient = gradient + self.l2 * variable
+        self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
+        self.assign_add(velocity, (ops.square(gradient) - velocity) * (1 - self.beta_2))
+        # 1 - beta^t from expm1: in float32 the difference of the second has few digits at first.
+        step = ops.cast(self.iterations, "float32") + 1.0
+        first, second = (-ops.expm1(math.log(b) * step) for b in (self.beta_1, self.beta_2))
+        rate = ops.cast(ops.cast(learning_rate, "float32") / first, dtype)
+        below = ops.sqrt(velocity) * ops.cast(ops.rsqrt(second), dtype) + self.epsilon
+        self.assign_sub(variable, momentum * rate / below)
+
+    def get_config(self):
+        """Return what makes the optimizer again."""
+        return super().get_config() | {"l2": self.l2}

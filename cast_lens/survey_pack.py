@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cast_lens import catalog, pack, surveys
+from cast_lens.cutouts import CutoutError
 from cast_lens.pack_audit import sentence
 
 # Label rules of the II SGLC; the other surveys have one each.
@@ -61,7 +62,7 @@ def pack_survey(folder, output, *, label="official", duplicates="drop", **option
         objects["label"] = rule(objects, column="n_pix_lensed")
     return pack.build(
         output, objects, _present(files), mask_value=layout.mask_value,
-        channels=layout.channels, brightest=layout.brightest, n_extra_files=files.n_extra,
+        channels=_channels(files), brightest=layout.brightest, n_extra_files=files.n_extra,
         known_missing=catalog.SGLC2_MISSING if is_sglc2 else frozenset(), about=about, **options,
     )  # fmt: skip
 
@@ -148,6 +149,19 @@ def _present(files):
     return {name: bands for name, bands in found.items() if bands}
 
 
+def _channels(files):
+    """Return where the channels stand in the .npy files of a survey, told by their number."""
+    channels = files.layout.channels
+    if channels is None:
+        return None
+    n_bands, paths = len(files.layout.bands), files.objects["path"]
+    try:
+        first, last = (_n_bands(paths, order) == n_bands for order in ("first", "last"))
+    except CutoutError:  # no file can be read, which `pack.build` says better
+        return channels
+    return "last" if last and not first else channels
+
+
 def _rule(label):
     if label in LABELS:
         return LABELS[label]
@@ -160,7 +174,6 @@ def _rule(label):
 
 def _n_bands(paths, channels):
     from cast_lens.array_files import read_array
-    from cast_lens.cutouts import CutoutError
 
     error = CutoutError("missing_band", "the table", "no file that exists", "some; mend the paths")
     for path in filter(None, paths):

@@ -1,4 +1,4 @@
-"""RAdam against Algorithm 2 of Liu et al. (2020) in float64, and as Keras wants optimizers."""
+"""RAdam against Algorithm 2 of Liu et al. (2020), AdamL2 against PyTorch, in float64."""
 
 import importlib.util
 import math
@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from cast_lens import checkpoints
-from cast_lens.optimizers import RAdam, WarmUp
+from cast_lens.optimizers import AdamL2, RAdam, WarmUp
 
 
 def gradients(steps=40, n=6):
@@ -244,3 +244,59 @@ def test_all_of_this_holds_under_another_backend(backend, root):
     environment = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+def pytorch_adam(start, gradients, *, rate, l2, beta_1=0.9, beta_2=0.999, epsilon=1e-8):
+    """Take the steps of torch.optim.Adam in float64, as its documentation writes them."""
+    weight, m, v = np.array(start, np.float64), 0.0, 0.0
+    for step, gradient in enumerate(np.asarray(gradients, np.float64), 1):
+        gradient = gradient + l2 * weight
+        m = beta_1 * m + (1 - beta_1) * gradient
+        v = beta_2 * v + (1 - beta_2) * gradient**2
+        weight -= rate * m / (1 - beta_1**step) / (np.sqrt(v / (1 - beta_2**step)) + epsilon)
+    return weight
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-4, 0.3])
+@pytest.mark.parametrize("size", [1e-7, 1e-2, 10.0])  # of gradients; the first is near epsilon
+def test_adam_l2_is_the_adam_of_pytorch(l2, size):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(2, 3)), size * rng.normal(size=(30, 2, 3))
+    variable = keras.Variable(start.astype(np.float32))
+    optimizer = AdamL2(1e-2, l2=l2)
+    for gradient in gradients.astype(np.float32):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+    wanted = pytorch_adam(start, gradients, rate=1e-2, l2=l2)
+    assert np.allclose(variable.numpy(), wanted, rtol=0, atol=3e-5)  # of steps that add up to 0.3
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        parameter = torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))
+        adam = torch.optim.Adam([parameter], lr=1e-2, weight_decay=l2)
+        for gradient in gradients:
+            parameter.grad = torch.tensor(gradient, dtype=torch.float32)
+            adam.step()
+        assert np.allclose(variable.numpy(), parameter.detach().numpy(), atol=3e-5)
+
+
+def test_adam_l2_decays_every_variable_and_is_not_the_decoupled_kind():
+    start = np.float32([2.0, -4.0])
+    weight, bias = keras.Variable(start), keras.Variable(start)
+    optimizer = AdamL2(0.1, l2=0.01)
+    zeros = keras.ops.zeros(2)
+    optimizer.apply([zeros, zeros], [weight, bias])
+    # The penalty alone is a gradient, of which the first step of Adam takes the sign.
+    assert np.allclose(weight.numpy(), start - 0.1 * np.sign(start), atol=1e-5)
+    assert np.array_equal(weight.numpy(), bias.numpy())
+    decoupled = keras.Variable(start)
+    keras.optimizers.AdamW(0.1, weight_decay=0.01).apply([zeros], [decoupled])
+    assert np.allclose(decoupled.numpy(), start * (1 - 0.1 * 0.01), atol=1e-6)
+
+
+def test_adam_l2_is_made_again_from_its_config_and_refuses_nonsense():
+    config = AdamL2(0.02, l2=0.5, beta_2=0.99).get_config()
+    again = AdamL2.from_config(config)
+    assert (again.l2, again.beta_2, again.epsilon) == (0.5, 0.99, 1e-8)
+    for options in ({"l2": -1.0}, {"l2": float("nan")}, {"amsgrad": True}):
+        with pytest.raises(ValueError, match="l2 is"):
+            AdamL2(**options)

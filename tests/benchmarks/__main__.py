@@ -13,6 +13,7 @@ from cast_lens import report, run, table
 from tests.benchmarks import (
     bench_acquisition,
     bench_augment,
+    bench_cnn,
     bench_dataset,
     bench_fits,
     bench_import,
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "acquisition": bench_acquisition,
     "training": bench_training,
     "networks": bench_networks,
+    "cnn": bench_cnn,
     "papers": bench_papers,
 }
 # What Li, Eadie & Walmsley (2025) say of costs; the row of claims.csv is cost/<name>.
