@@ -227,6 +227,22 @@ def test_the_curriculum_takes_bright_arcs_and_as_many_objects_without(paper, sur
     assert set(lenses["object_id"]) == set(bright["object_id"])
 
 
+@pytest.mark.parametrize("inputs", ["vis_repeated", "hjy"])
+def test_a_second_trunk_counts_for_nothing_until_it_is_trained(paper, small, survey, inputs):
+    config = paper.settings.config_of(f"{inputs}.alternative", {"initial": "random"})
+    whole = replace(config, inputs="hjy_vis_repeated")
+    keras.utils.set_random_seed(3)
+    one, two = paper.network.build_model(config, 0), paper.network.build_model(whole, 0)
+    images = {name: survey.batch(name, range(9)) for name in ("vis", "nir")}
+    for model in (one, two):
+        bounds = {"vis": ([-2e-12], [2e-11]), "nir": ([-2e-12] * 3, [2e-11] * 3)}
+        paper.network.set_bounds(model, {name: bounds[name] for name in model.input})
+    paper.network.give_common(two, one)
+    wanted = one.predict({name: images[name] for name in one.input}, verbose=0)
+    assert np.allclose(two.predict(images, verbose=0), wanted, rtol=1e-6, atol=0)
+    assert np.ptp(wanted) > 1e-3
+
+
 def test_the_whole_network_begins_with_the_trunk_that_saw_bright_arcs(
     paper, small, tmp_path, monkeypatch
 ):

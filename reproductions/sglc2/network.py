@@ -4,11 +4,12 @@ from dataclasses import replace
 from functools import partial
 
 import keras
+import numpy as np
 from keras import ops
 
 from cast_lens import augment, backbones, layers, optimizers, stretch, weights
 from cast_lens.run import RunError
-from reproductions.sglc2.settings import HEADLINE, INPUTS, RELEASED, config_of, word
+from reproductions.sglc2.settings import BANDS, HEADLINE, INPUTS, RELEASED, config_of, word
 
 
 def build_model(config, seed):
@@ -99,13 +100,27 @@ def give_released(model, config):
 
 
 def give_common(model, other):
-    """Give a network the trunks that it has in common with another, and the head if it fits."""
-    for layer in model.layers:
-        if layer.name.startswith("trunk_") and layer.name in {x.name for x in other.layers}:
-            layer.set_weights(other.get_layer(layer.name).get_weights())
-    ours, theirs = model.get_layer("lens"), other.get_layer("lens")
-    if ours.kernel.shape == theirs.kernel.shape:
-        ours.set_weights(theirs.get_weights())
+    """Give a network the trunks that it has in common with another, and their parts of the head.
+
+    The features of trunks that the other has not then count for nothing, until they are trained.
+    """
+    kernel = np.zeros(model.get_layer("lens").kernel.shape, np.float32)
+    places, theirs = head_rows(model), head_rows(other)
+    head = [keras.ops.convert_to_numpy(x) for x in other.get_layer("lens").get_weights()]
+    for name in places.keys() & theirs.keys():
+        model.get_layer(name).set_weights(other.get_layer(name).get_weights())
+        kernel[places[name]] = head[0][theirs[name]]
+    model.get_layer("lens").set_weights([kernel, head[1]])
+
+
+def head_rows(model):
+    """Return {name of a trunk: slice of the rows of the head that its features meet}."""
+    here, found, first = {layer.name: layer for layer in model.layers}, {}, 0
+    for name in (f"trunk_{branch}" for branch in BANDS):  # as they are joined
+        if name in here:
+            found[name] = slice(first, first + here[name].output.shape[-1])
+            first = found[name].stop
+    return found
 
 
 def set_bounds(model, bounds):
