@@ -216,4 +216,4 @@ def names(variables):
 
 def _unnumbered(name):
     """Leave out the numbers by which Keras tells layers of one name that a process has made."""
-    return re.sub(r"_[0-9]+(?=/)", "", name)
+    return re.sub(r"_[0-9]+(?=[/_])", "", name)

@@ -21,7 +21,7 @@ def main():
 
 def errors():
     """Return the exceptions whose message is all that a person needs."""
-    from cast_lens import catalog, cutouts, data, scores
+    from cast_lens import catalog, cutouts, data, folds, pack, scores, stacks
 
     return (
         OSError,
@@ -29,7 +29,10 @@ def errors():
         data.DataUnavailableError,
         catalog.CatalogError,
         cutouts.CutoutError,
+        folds.FoldError,
+        pack.PackError,
         scores.ScoreError,
+        stacks.StackError,
     )
 
 
