@@ -101,15 +101,15 @@ OTHERS = {
 }
 SCALES = {
     "quick": Scale(
-        1_000, 500, 10, 2, (HEADLINE, "hjy_vis_repeated.none"),
+        800, 500, 10, 2, (HEADLINE, "hjy_vis_repeated.none"),
         {"epochs": 1, "batch": 16, "initial": "released", "learning_rate": 1e-4},
-        adapt=(0, 40, 200), n_ground=1_000, n_groups=1, n_explained=4, n_samples=250,
+        adapt=(0, 40, 100), n_ground=1_000, n_groups=1, n_explained=4, n_samples=250,
     ),
     # What two CPU cores do in an hour: every cell of Table 1, two of ten folds, one epoch each.
     "hour": Scale(
-        2_000, 2_000, 10, 2, ALL,
+        1_000, 1_000, 10, 2, ALL,
         {"epochs": 1, "batch": 16, "initial": "released", "learning_rate": 1e-4},
-        adapt=(0, 20, 40, 100, 200), n_ground=2_000, n_groups=2, n_explained=8, n_samples=500,
+        adapt=(0, 20, 40, 100, 200), n_ground=1_000, n_groups=1, n_explained=8, n_samples=500,
     ),
     "paper": Scale(
         20_000, None, 10, 10, (*ALL, *OTHERS), {},
