@@ -19,14 +19,15 @@ MOCK_OPTIONS = --seed $(SEED) $(if $(N),--n $(N)) $(if $(QUIRKS),--quirks) \
     $(if $(WORKERS),--workers $(WORKERS))
 OPTIONS = --scale $(SCALE) --seed $(SEED) $(if $(DATA),--data '$(DATA)') \
     $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(RESTART),--restart) $(if $(REAL),--real)
-PAPERS := active_learning sglc2 deeplense nottingham
+PAPERS := active_learning sglc2 deeplense epfl nottingham
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
-    reproduce-active-learning reproduce-sglc2 reproduce-deeplense reproduce-nottingham data-active-learning verify-weights \
+    reproduce-active-learning reproduce-sglc2 reproduce-deeplense reproduce-epfl reproduce-nottingham \
+    data-active-learning verify-weights \
     mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check \
     data-sglc1-space data-sglc1-ground data-sglc2 check-data pack weights-sglc2
 
@@ -54,6 +55,9 @@ reproduce-sglc2: $(MOCK_STAMP)  ## re-run Bom et al. (2022), ends with the table
 
 reproduce-deeplense: $(MOCK_STAMP)  ## re-run Aryal (2025), both tasks; SCALE=diagnosis for why Task 1 failed
 	$(BIN)/python -m reproductions deeplense $(OPTIONS)
+
+reproduce-epfl: $(MOCK_STAMP)  ## re-run Saied, Syvis & Crettenand (2019), ends with the table and a verdict
+	$(BIN)/python -m reproductions epfl $(OPTIONS) $(if $(INIT),--init $(INIT))
 
 reproduce-nottingham: $(MOCK_STAMP)  ## re-run Gabe (2022), ends with the table
 	$(BIN)/python -m reproductions nottingham $(OPTIONS) $(if $(INIT),--init $(INIT))

@@ -1,0 +1,174 @@
+"""Sec. II, data: the pack, two label rules, the split, and real images of another survey."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cast_lens import archive, catalog, cutouts, folds, pack, run, survey_pack
+from reproductions.epfl.network import interpolation
+from reproductions.epfl.settings import LABELS, SAMPLE, SIDES, SPLIT, word
+
+NAME = "sglc2"
+# ASSUMED: r takes the place of VIS, and u, g, i those of Y, J, H, by wavelength
+GROUND = {"vis": ("R",), "nir": ("I", "G", "U")}
+PIXELS = {"vis": 0.1, "nir": 0.3}  # Sec. II, arcsec
+GROUND_PIXELS = 0.2  # of the I SGLC, arcsec
+
+
+@dataclass(frozen=True, eq=False)
+class Labeled:
+    """The objects of a pack with labels of a rule, a source for `dataset.from_pack`.
+
+    Attributes:
+        pack: The Pack.
+        catalog: Its catalog, with these labels.
+    """
+
+    pack: pack.Pack
+    catalog: pd.DataFrame
+
+    def batch(self, name, positions):
+        """Return images, as the pack does."""
+        return self.pack.batch(name, positions)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """The objects of a run.
+
+    Attributes:
+        pack: The Pack.
+        parts: {"train": rows, "test": rows}.
+    """
+
+    pack: pack.Pack
+    parts: dict[str, np.ndarray]
+
+    @property
+    def kind(self):
+        """Whether the data are "real" or a "stand-in"."""
+        return self.pack.manifest["identity"]["about.data"]
+
+    @property
+    def title(self):
+        """What the titles of figures say of the data."""
+        return "real data" if self.kind == "real" else "STAND-IN DATA"
+
+    @property
+    def rows(self):
+        """All rows that are used, training and test."""
+        return np.sort(np.concatenate(list(self.parts.values())))
+
+    def labeled(self, rule):
+        """Return the objects with the labels of a rule, a key of `LABELS`."""
+        table = self.pack.catalog
+        return Labeled(self.pack, table.assign(label=LABELS[rule](table)))
+
+
+def load_data(data, *, real, n_objects, seed, output):
+    """Return the pack of the survey that is named, or lies where surveys are kept, or a stand-in's.
+
+    Args:
+        data: Folder of the survey or of its pack; None or "" for where surveys are kept.
+        real: Whether to download the archive (19 GB) rather than to make a stand-in.
+        n_objects: Of the stand-in.
+        seed: Of the run.
+        output: Folder for what is made.
+
+    Returns:
+        The Pack.
+    """
+    place = Path(data).expanduser() if data else _kept()
+    if place and (place / "checksums.npy").exists():
+        return pack.open_pack(place)
+    if place is None and real:
+        place = archive.get(NAME, "data")
+    if place is None:
+        print(f"no {NAME} here (make data-{NAME}, or DATA=): a stand-in of {n_objects} objects is "
+              "made, once", file=sys.stderr)  # fmt: skip
+        place = _stand_in(output, n_objects, seed + 1)
+    target = output / "packs" / f"{place.resolve().name}-pack"
+    return survey_pack.pack_survey(place, target, dtype="float32")
+
+
+def _kept():
+    """Return the folder of the survey where surveys are kept, or None."""
+    places = [Path(os.environ.get("CAST_LENS_DATA") or "data"), Path("data")]
+    return next((p / NAME for p in places if (p.expanduser() / NAME).is_dir()), None)
+
+
+def _stand_in(output, n, seed):
+    from cast_lens.mock import makers, survey
+
+    folder = output / "stand_in" / f"mock-{NAME}-n{n}-seed{seed}"
+    survey.write(folder, makers.load_maker(NAME, seed=seed), n=n)
+    return folder
+
+
+def divide(found, n_objects, seed):
+    """Draw the objects that are used, and split them 80 to 20 (Sec. IV), at random as the authors.
+
+    Args:
+        found: The Pack.
+        n_objects: At most.
+        seed: Of the run.
+
+    Returns:
+        Survey.
+
+    Raises:
+        RunError: If a part has fewer than two objects of a class by a label rule.
+    """
+    drawn = np.random.default_rng([seed, SAMPLE]).permutation(len(found.catalog))[:n_objects]
+    rows = np.sort(drawn)
+    split = folds.by_shares(
+        found.catalog.iloc[rows], {"train": 4, "test": 1}, seed=word(seed, SPLIT), stratify=False
+    )
+    survey = Survey(found, {name: rows[part] for name, part in split.items()})
+    for rule in LABELS:
+        labels = survey.labeled(rule).catalog["label"].to_numpy()
+        for name, part in survey.parts.items():
+            n_lenses = int(labels[part].sum())
+            if min(n_lenses, len(part) - n_lenses) < 2:
+                raise run.RunError(
+                    f"{found.folder}: found {n_lenses} lenses among {len(part)} objects for {name} "
+                    f"(labels: {rule}), expected two or more of each class; name a larger survey"
+                )
+    return survey
+
+
+def ground_images():
+    """Read real cutouts of the I SGLC, ground track, in the place of Euclid's, if there are any.
+
+    The fields of view are those of the II SGLC to 1 %: 101 pixels of 0.2 arcsec, 200 of 0.1. Where
+    CAST_LENS_DATA holds the few published examples alone, that is what is scored.
+
+    Returns:
+        DataFrame of object_id and label, and {"vis": (objects, 200, 200, 1), "nir": (objects, 66,
+        66, 3)} in maggies a pixel; None if there are none.
+    """
+    folder = Path(os.environ.get("CAST_LENS_DATA") or os.devnull).expanduser()
+    folder = folder / "sglc1" / "ground_based"
+    if not folder.is_dir():
+        return None
+    table, _ = catalog.read_sglc1(folder, track="ground")
+    table = table.dropna(subset=[f"path_{band}" for band in "RIGU"])[:1000]  # fmt: skip
+    images = {}
+    for name, bands in GROUND.items():
+        read = [
+            cutouts.read_cutout([row[f"path_{band}"] for band in bands], mask_value=100)[0]
+            for _, row in table.iterrows()
+        ]
+        area = (PIXELS[name] / GROUND_PIXELS) ** 2
+        images[name] = resize(np.stack(read), SIDES[name]) * np.float32(area)
+    return table[["object_id", "label"]].reset_index(drop=True), images
+
+
+def resize(images, side):
+    """Interpolate images, shape (objects, height, height, band), as `network.interpolation`."""
+    matrix = interpolation(images.shape[1], side)
+    return np.einsum("ij,bjkc,lk->bilc", matrix, images, matrix, optimize=True)
