@@ -103,7 +103,7 @@ SCALES = {
     "quick": Scale(
         800, 500, 10, 2, (HEADLINE, "hjy_vis_repeated.none"),
         {"epochs": 1, "batch": 16, "initial": "released", "learning_rate": 1e-4},
-        adapt=(0, 40, 100), n_ground=1_000, n_groups=1, n_explained=4, n_samples=250,
+        adapt=(0, 40), n_ground=1_000, n_groups=1, n_explained=4, n_samples=250,
     ),
     # What two CPU cores do in an hour: every cell of Table 1, two of ten folds, one epoch each.
     "hour": Scale(
