@@ -70,22 +70,23 @@ def roc_and_precision_recall(tables, path, *, title):
     save(figure, path)
 
 
-def histograms(counts, path, *, title, xlabel):
-    """Draw histograms of pixels, a panel a band.
+def histograms(counts, path, *, title, xlabel, ylabel="pixels"):
+    """Draw histograms, a panel a band.
 
     Args:
         counts: {band: (edges of shape (bins + 1,), counts of shape (bins,))}.
         path: PNG to write.
         title: Names the paper's figure and the data, real or stand-in.
         xlabel: Quantity and unit.
+        ylabel: What is counted.
     """
-    figure, panels = figure_with_axes(3.6 * len(counts), 3.4, len(counts))
+    figure, panels = figure_with_axes(max(3.6 * len(counts), 5.4), 3.4, len(counts))
     for k, (axes, (band, (edges, heights))) in enumerate(
         zip(np.atleast_1d(panels), counts.items())
     ):
         axes.stairs(heights, edges, color=COLORS[k % len(COLORS)], fill=True, alpha=0.8)
         axes.set_yscale("log")
         axes.set(title=band, xlabel=xlabel)
-    np.atleast_1d(panels)[0].set_ylabel("pixels")
+    np.atleast_1d(panels)[0].set_ylabel(ylabel)
     figure.suptitle(title, fontsize=11)
     save(figure, path)

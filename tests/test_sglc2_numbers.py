@@ -201,6 +201,13 @@ def test_one_network_has_the_interval_of_its_objects_and_groups_that_of_their_sc
     precision = one["average_precision"]
     assert precision["value"] == pytest.approx(wanted_precision)
     assert precision["low"] < wanted_precision < precision["high"]
+    twice = rows("test80k.hjy.none", pd.concat([alone, alone.assign(run="1")]))
+    for metric in ("roc_auc", "pr_auc"):  # that two runs are equal says nothing of the objects
+        assert twice[metric]["low"] == pytest.approx(one[metric]["low"])
+        assert twice[metric]["high"] == pytest.approx(one[metric]["high"])
+    assert twice["roc_auc"]["sd"] == pytest.approx(error, rel=0.35)
+    few = pd.concat([alone[alone["label"] == 1].head(9), alone[alone["label"] == 0]])
+    assert np.isnan(rows("npix.bin10", few)["roc_auc"]["low"])
     many = rows("transfer.n40", runs(0.7, share=False))
     values = [roc_auc_score(p["label"], p["score"])
               for _, p in runs(0.7, share=False).groupby("run")]  # fmt: skip

@@ -170,5 +170,6 @@ def draw_pixels(folder, survey):
     counts, edges = np.histogram(n_pix_of(survey.pack.catalog), np.arange(0, 505, 5))
     curves.histograms(
         {"N_pix": (edges, counts)}, folder / "figure_10.png", xlabel="source pixels above 1 sigma",
+        ylabel="objects",
         title=f"Figure 10: objects that meet the other criteria, {survey.title}",
     )  # fmt: skip

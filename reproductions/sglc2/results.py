@@ -17,6 +17,7 @@ from reproductions.sglc2.survey import constants
 NOTEBOOK_METRICS = {"average_precision": metrics.average_precision}  # as it is called there
 AT_THRESHOLD = ("precision_at_max_f_beta_0.001", "recall_at_max_f_beta_0.001")
 DRAWS = 500  # of the bootstrap of objects
+LEAST = 10  # ASSUMED: objects of a class below which their intervals are not to be trusted
 
 
 def finish(folder, survey, scale, name, seed):
@@ -65,8 +66,10 @@ def described(experiment, scale, survey):
 def rows_of(path, frame, wanted, **row):
     """Return the rows of an experiment.
 
-    A single network has no scatter over runs: the interval of what has one is that of its objects,
-    by DeLong's error or a bootstrap. The scatter of the groups of Sec. 6 is a row of its own.
+    The scatter of runs that score the same objects says nothing of these, and a single network has
+    none: there the error of the objects is added in quadrature, by DeLong or a bootstrap. Of fewer
+    objects of a class than `LEAST` there is no interval. The scatter of the groups of Sec. 6 is a
+    row of its own.
 
     Args:
         path: File of its scores.
@@ -74,10 +77,12 @@ def rows_of(path, frame, wanted, **row):
         wanted: {name: function}, as for `table.evaluate`.
         row: Columns of the rows.
     """
+    table = scores.read_scores(path)
+    if table["object_id"].duplicated().any() or table["run"].nunique() == 1:
+        found = tables.summarize_experiment(frame, **row)
+        bounds = intervals_of_objects(table, wanted)
+        return [one if one["metric"] not in wanted else widened(one, bounds) for one in found]
     found = tables.summarize_experiment(frame, **row)
-    if frame["run"].nunique() == 1:
-        bounds = intervals_of_objects(scores.read_scores(path), wanted)
-        return [one | bounds.get(one["metric"], {}) for one in found]
     if row["survey"] == "sglc1_ground":
         values = frame.loc[frame["metric"] == "roc_auc", "value"].dropna()
         spread = tables.summarize({"all": values.std(ddof=1)}, metric="roc_auc_sd", **row)
@@ -85,21 +90,45 @@ def rows_of(path, frame, wanted, **row):
     return found
 
 
-def intervals_of_objects(table, wanted):
-    """Return {metric: {"low": ..., "high": ...}} of one network; nothing where a class is missing.
+def widened(one, bounds):
+    """Return a row with the errors of runs and objects together.
+
+    Its n_train and n_test are 0: a claim is then judged by these intervals, and not by the pairs of
+    the runs alone.
 
     Args:
-        table: Table of scores of one run.
+        one: Row of `table.summarize`.
+        bounds: {metric: (below, above)}, how far a 95 % interval of the objects reaches.
+    """
+    below, above = bounds.get(one["metric"], (np.nan, np.nan))
+    of_runs = (one["high"] - one["low"]) / 2 if one["n_runs"] > 1 else 0.0
+    sd = one["sd"] if one["n_runs"] > 1 else 0.0
+    return one | {
+        "low": one["value"] - np.hypot(of_runs, below),
+        "high": one["value"] + np.hypot(of_runs, above),
+        "sd": np.hypot(sd, (below + above) / 2 / stats.norm.ppf(0.975)), "n_train": 0, "n_test": 0,
+    }  # fmt: skip
+
+
+def intervals_of_objects(table, wanted):
+    """Return {metric: (below, above)}, how far 95 % intervals reach, as a mean over the runs.
+
+    Args:
+        table: Table of scores.
         wanted: {name: function}.
     """
-    labels, values = table["label"].to_numpy(), table["score"].to_numpy()
     drawn = {k: f for k, f in wanted.items() if k not in ("roc_auc", *AT_THRESHOLD)}
-    try:
+    reach: dict[str, list] = {}
+    for _, one in table.groupby("run", sort=False):
+        labels, values = one["label"].to_numpy(), one["score"].to_numpy()
+        if min(labels.sum(), len(labels) - labels.sum()) < LEAST:
+            continue
         found = intervals.bootstrap(labels, values, drawn, draws=DRAWS, seed=0)
         found["roc_auc"] = intervals.delong_interval(labels, values)
-    except metrics.UndefinedMetric:
-        return {}
-    return {name: bounds._asdict() for name, bounds in found.items()}
+        for row in metrics.evaluate(labels, values, {name: wanted[name] for name in found}):
+            low, high = found[row["metric"]]
+            reach.setdefault(row["metric"], []).append((row["value"] - low, high - row["value"]))
+    return {name: np.mean(found, axis=0) for name, found in reach.items()}
 
 
 def interval_of_sd(values):
