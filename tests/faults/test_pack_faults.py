@@ -467,7 +467,13 @@ def test_23_random_kills_end_as_an_uninterrupted_pack(tmp_path, n):
             break
         cut = tmp_path / f"cut{k // 3}"  # three kills in each folder
         process = fork(build, cut, catalog, workers=2)
-        time.sleep(moments.uniform(0, took))
+        wait_for = moments.uniform(0, took)
+        if k % 2:  # at any moment; else in the arrays, which a busy machine may pass by
+            time.sleep(wait_for)
+        else:
+            end = time.perf_counter() + 10 * took
+            while not any((cut / ".pack/blocks").glob("*")) and time.perf_counter() < end:
+                time.sleep(took / 1000)
         killed += kill(process, ("parent", "all", "worker")[moments.randrange(3)])
         n_blocks = len(list((cut / ".pack/blocks").glob("*"))) if cut.exists() else 0
         stages["arrays" if n_blocks else "before or after"] += 1
