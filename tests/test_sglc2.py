@@ -75,6 +75,8 @@ def small_trunk(variant, *, name, shape, weights, batch_normalization):
 def small(paper, survey, ground, tmp_path, monkeypatch):
     """Make every network small and every survey one of the two above; return the scale."""
     monkeypatch.setattr(paper.network.backbones, "efficient_net", small_trunk)
+    monkeypatch.setattr(paper.adapt, "EPOCHS", 2)
+    monkeypatch.setattr(paper.results, "DRAWS", 50)
     scale = paper.settings.Scale(
         50, 30, 5, 2, (paper.settings.HEADLINE, "hjy.none"),
         {"epochs": 3, "batch": 16, "initial": "random"}, adapt=(0, 8), n_ground=40, n_groups=2,
