@@ -1,6 +1,5 @@
 """Secs. 2.1 and 3.1, data: class folders or their stand-ins, packed; splits; constants."""
 
-import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,16 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from cast_lens import dataset, folds, pack, pixel_statistics, run, survey_pack, surveys
+from cast_lens import (
+    dataset,
+    folds,
+    pack,
+    pixel_statistics,
+    run,
+    survey_folder,
+    survey_pack,
+    surveys,
+)
 from reproductions.deeplense.settings import ADDRESSES, CLASSES, DIVIDE, LIMIT, word
 
 VALIDATED = 0.1  # Sec. 3.1: of the training set of Task 2, 3,041 of 30,405
@@ -102,7 +110,7 @@ def load_data(task, data, *, real, n_objects, seed, output):
         RunError: If the folder that was named does not hold the task, or there are no real data.
     """
     name = f"deeplense{task}"
-    place = _named(name, Path(data).expanduser()) if data else _kept(name)
+    place = _named(name, Path(data).expanduser()) if data else survey_folder.kept(name)
     if place is None and (data or real):
         raise run.RunError(
             f"{data or 'the folder of surveys'} holds no class folders of DeepLense Task {task}, "
@@ -112,7 +120,7 @@ def load_data(task, data, *, real, n_objects, seed, output):
     if place is None:
         print(f"no {name} here (DATA=): a stand-in of {n_objects} objects is made, once",
               file=sys.stderr)  # fmt: skip
-        place = _stand_in(name, output, n_objects, seed)
+        place = survey_folder.stand_in(name, output, n_objects, seed)
     if (place / "checksums.npy").exists():
         found = pack.open_pack(place)
     else:
@@ -139,25 +147,12 @@ def _holds(folder, name):
         return False
 
 
-def _kept(name):
-    places = [Path(os.environ.get("CAST_LENS_DATA") or "data"), Path("data")]
-    return next((p / name for p in places if (p.expanduser() / name).is_dir()), None)
-
-
 def _expected(task):
     folders = surveys.TASKS[f"deeplense{task}"].folders
     return ", ".join(
         folders["layout"].format(split=split, name=name)
         for split in folders["splits"] for name in folders["classes"]
     )  # fmt: skip
-
-
-def _stand_in(name, output, n, seed):
-    from cast_lens.mock import makers, survey
-
-    folder = output / "stand_in" / f"mock-{name}-n{n}-seed{seed}"
-    survey.write(folder, makers.load_maker(name, seed=seed), n=n)
-    return folder
 
 
 def limit(catalog, n_objects, seed):

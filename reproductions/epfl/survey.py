@@ -1,14 +1,13 @@
 """Sec. II, data: the pack, two label rules, the split, and real images of another survey."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cast_lens import archive, catalog, cutouts, folds, pack, run, survey_pack
+from cast_lens import catalog, cutouts, folds, pack, run, survey_folder
 from reproductions.epfl.network import interpolation
 from reproductions.epfl.settings import LABELS, SAMPLE, SIDES, SPLIT, word
 
@@ -82,31 +81,10 @@ def load_data(data, *, real, n_objects, seed, output):
     Returns:
         The Pack.
     """
-    place = Path(data).expanduser() if data else _kept()
-    if place and (place / "checksums.npy").exists():
-        return pack.open_pack(place)
-    if place is None and real:
-        place = archive.get(NAME, "data")
-    if place is None:
-        print(f"no {NAME} here (make data-{NAME}, or DATA=): a stand-in of {n_objects} objects is "
-              "made, once", file=sys.stderr)  # fmt: skip
-        place = _stand_in(output, n_objects, seed + 1)
-    target = output / "packs" / f"{place.resolve().name}-pack"
-    return survey_pack.pack_survey(place, target, dtype="float32")
-
-
-def _kept():
-    """Return the folder of the survey where surveys are kept, or None."""
-    places = [Path(os.environ.get("CAST_LENS_DATA") or "data"), Path("data")]
-    return next((p / NAME for p in places if (p.expanduser() / NAME).is_dir()), None)
-
-
-def _stand_in(output, n, seed):
-    from cast_lens.mock import makers, survey
-
-    folder = output / "stand_in" / f"mock-{NAME}-n{n}-seed{seed}"
-    survey.write(folder, makers.load_maker(NAME, seed=seed), n=n)
-    return folder
+    found, _ = survey_folder.packed(
+        NAME, data, real=real, n_objects=n_objects, seed=seed + 1, output=output
+    )
+    return found
 
 
 def divide(found, n_objects, seed):

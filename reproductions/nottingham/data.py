@@ -1,7 +1,6 @@
 """Secs. 2.6.1 and 3.2, data: the pack, the split, what images are normalized by, real cutouts."""
 
 import os
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from cast_lens import (
-    archive,
     catalog,
     cutouts,
     folds,
     pixel_statistics,
     run,
     stacks,
+    survey_folder,
     survey_pack,
 )
-from cast_lens.pack import Pack, open_pack
+from cast_lens.pack import Pack
 from reproductions.nottingham.settings import (
     CHALLENGE,
     CHALLENGE_LENSES,
@@ -71,32 +70,10 @@ def load_data(named, *, real, n_objects, seed, output):
     Returns:
         The Pack.
     """
-    place = Path(named).expanduser() if named else _kept()
-    if place and (place / "checksums.npy").exists():
-        return open_pack(place)
-    if place is None and real:
-        place = archive.get(SURVEY, "data")
-    if place is None:
-        print(f"no {SURVEY} here (make data-{SURVEY}, or DATA=): a stand-in of {n_objects} objects "
-              "is made, once", file=sys.stderr)  # fmt: skip
-        place = stand_in(output, n_objects, seed)
-    target = output / "packs" / f"{place.resolve().name}-pack"
-    return survey_pack.pack_survey(place, target, dtype="float32")
-
-
-def _kept():
-    """Return the folder of the survey where surveys are kept, or None."""
-    places = [Path(os.environ.get("CAST_LENS_DATA") or "data"), Path("data")]
-    return next((p / SURVEY for p in places if (p.expanduser() / SURVEY).is_dir()), None)
-
-
-def stand_in(output, n, seed):
-    """Make a stand-in survey, or find it made; return its folder."""
-    from cast_lens.mock import makers, survey
-
-    folder = output / "stand_in" / f"mock-{SURVEY}-n{n}-seed{seed}"
-    survey.write(folder, makers.load_maker(SURVEY, seed=seed), n=n)
-    return folder
+    found, _ = survey_folder.packed(
+        SURVEY, named, real=real, n_objects=n_objects, seed=seed, output=output
+    )
+    return found
 
 
 def divide(survey, scale, seed):
@@ -141,7 +118,7 @@ def with_challenge(survey, experiments, scale, seed, output):
     wanted = any(FURTHER.get(name, ("", ""))[1] == "challenge" for name in experiments)
     if not wanted or survey.kind == "real" or not scale.n_challenge:
         return survey
-    place = stand_in(output, scale.n_challenge, seed)
+    place = survey_folder.stand_in(SURVEY, output, scale.n_challenge, seed)
     target = output / "packs" / f"{place.name}-pack"
     found = survey_pack.pack_survey(place, target, dtype="float32")
     rows = challenge_rows(found.catalog["label"].to_numpy(), seed)

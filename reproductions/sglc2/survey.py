@@ -1,15 +1,12 @@
 """Sec. 2, data: the pack, the sample and its folds, and what each band is clipped at."""
 
-import os
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cast_lens import archive, folds, pack, pixel_statistics, run, survey_pack
+from cast_lens import folds, pack, pixel_statistics, run, survey_folder
 from reproductions.sglc2.settings import BANDS, FOLDS, PERCENTS, SAMPLE, word
 
 
@@ -51,31 +48,9 @@ def load_data(data, *, real, n_objects, seed, output, name="sglc2"):
     Returns:
         The Pack, and the folder of the survey, or None if a pack was named.
     """
-    place = Path(data).expanduser() if data else _kept(name)
-    if place and (place / "checksums.npy").exists():
-        return pack.open_pack(place), None
-    if place is None and real:
-        place = archive.get(name, "data")
-    if place is None:
-        print(f"no {name} here (make data-{name}, or DATA=): a stand-in of {n_objects} objects is "
-              "made, once", file=sys.stderr)  # fmt: skip
-        place = _stand_in(name, output, n_objects, seed + 1)
-    target = output / "packs" / f"{place.resolve().name}-pack"
-    return survey_pack.pack_survey(place, target, dtype="float32"), place
-
-
-def _kept(name):
-    """Return the folder of a survey where surveys are kept, or None."""
-    places = [Path(os.environ.get("CAST_LENS_DATA") or "data"), Path("data")]
-    return next((p / name for p in places if (p.expanduser() / name).is_dir()), None)
-
-
-def _stand_in(name, output, n, seed):
-    from cast_lens.mock import makers, survey
-
-    folder = output / "stand_in" / f"mock-{name}-n{n}-seed{seed}"
-    survey.write(folder, makers.load_maker(name, seed=seed), n=n)
-    return folder
+    return survey_folder.packed(
+        name, data, real=real, n_objects=n_objects, seed=seed + 1, output=output
+    )
 
 
 def divide(survey, scale, seed):

@@ -1,0 +1,53 @@
+"""Where the survey of a paper is: named, kept, downloaded, or a stand-in that is made once."""
+
+import os
+import sys
+from pathlib import Path
+
+from cast_lens import archive, pack, survey_pack
+
+
+def packed(name, named, *, real, n_objects, seed, output):
+    """Return the pack of a survey, or of a stand-in where there is none.
+
+    Args:
+        name: Of the survey, as in surveys.SURVEYS.
+        named: Folder of the survey or of its pack; None or "" for where surveys are kept.
+        real: Whether to download the archive rather than to make a stand-in.
+        n_objects: Of the stand-in.
+        seed: Of the stand-in.
+        output: Folder for what is made.
+
+    Returns:
+        The Pack, and the folder of the survey, or None if a pack was named.
+
+    Raises:
+        PackError: If the folder holds no survey that is known.
+        DataUnavailableError: If the archive is to be had and cannot be.
+    """
+    place = Path(named).expanduser() if named else kept(name)
+    if place and (place / "checksums.npy").exists():
+        return pack.open_pack(place), None
+    if place is None and real:
+        place = archive.get(name, "data")
+    if place is None:
+        print(f"no {name} here (make data-{name}, or DATA=): a stand-in of {n_objects} objects is "
+              "made, once", file=sys.stderr)  # fmt: skip
+        place = stand_in(name, output, n_objects, seed)
+    target = Path(output) / "packs" / f"{place.resolve().name}-pack"
+    return survey_pack.pack_survey(place, target, dtype="float32"), place
+
+
+def kept(name):
+    """Return the folder of a survey below CAST_LENS_DATA or data, in this order, or None."""
+    places = [Path(os.environ.get("CAST_LENS_DATA") or "data").expanduser(), Path("data")]
+    return next((p / name for p in places if (p / name).is_dir()), None)
+
+
+def stand_in(name, output, n, seed):
+    """Make a stand-in survey of n objects, or find it made; return its folder."""
+    from cast_lens.mock import makers, survey
+
+    folder = Path(output) / "stand_in" / f"mock-{name}-n{n}-seed{seed}"
+    survey.write(folder, makers.load_maker(name, seed=seed), n=n)
+    return folder
