@@ -25,3 +25,8 @@ def stamps(folder):
         for path in [Path(folder), *Path(folder).rglob("*")]
         if path.name != ".lock"
     }
+
+
+def results(folder):
+    """Return {path: SHA-256} of what a run ends with; report.html holds its folder's name."""
+    return {name: found for name, found in hashes(folder).items() if name != "report.html"}

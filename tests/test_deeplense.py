@@ -1,6 +1,5 @@
 """Aryal (2025): the straight line on small class folders, and every number by another way."""
 
-import hashlib
 import importlib
 import json
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pytest
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
 from cast_lens import checkpoints, metrics, run, scores, survey_pack
+from tests.folders import results
 
 SIDE = 64
 COUNTS = {
@@ -87,14 +87,6 @@ def small(paper, monkeypatch):
     )  # fmt: skip
     monkeypatch.setitem(paper.settings.SCALES, "quick", scale)
     return small
-
-
-def hashes(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (".lock", "report.html")
-    }
 
 
 def test_the_networks_are_those_of_report_and_code(paper):
@@ -444,7 +436,7 @@ def test_a_training_that_is_killed_goes_on_with_the_same_rate_and_ends_alike(
             break
         except killed:
             n_kills += 1
-    assert n_kills == 1 and hashes(tmp_path / "pieces") == hashes(tmp_path / "whole")
+    assert n_kills == 1 and results(tmp_path / "pieces") == results(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -456,7 +448,7 @@ def test_quick_run_can_be_killed_at_any_write_and_ends_with_the_same_files(
     monkeypatch.setattr(paper.main, "EXPERIMENTS", kept)
     arguments = ["--data", str(surveys_folder), "--output"]
     paper.main.main([*arguments, str(tmp_path / "whole")])
-    whole = hashes(tmp_path / "whole")
+    whole = results(tmp_path / "whole")
     killed, n_kills = kill_writes(monkeypatch, 9, 80), 0
     while True:
         try:
@@ -464,7 +456,7 @@ def test_quick_run_can_be_killed_at_any_write_and_ends_with_the_same_files(
             break
         except killed:
             n_kills += 1
-    assert n_kills > 5 and hashes(tmp_path / "pieces") == whole
+    assert n_kills > 5 and results(tmp_path / "pieces") == whole
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "whole").rglob("scores.csv")}
     paper.main.main([*arguments, str(tmp_path / "whole")])
     for path, stamp in stamps.items():  # nothing is computed twice

@@ -1,6 +1,5 @@
 """Saied et al. (2019): network, schedules, modes and ceilings; a run with a small trunk."""
 
-import hashlib
 import importlib
 import math
 from dataclasses import replace
@@ -15,6 +14,7 @@ import pytest
 from cast_lens import pack, run, scores
 from cast_lens.sampling import alternate_classes
 from tests.fits_files import survey_file
+from tests.kills import hold_killed_against_whole
 
 N = 60
 
@@ -340,45 +340,9 @@ def test_balanced_batches_have_as_many_of_both_classes():
         assert labels[drawn[start : start + 8]].sum() == 4
 
 
-def hashes(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (".lock", "report.html")
-    }
-
-
 @pytest.mark.slow
 def test_a_run_that_was_stopped_ends_with_the_same_files(paper, small, tmp_path, monkeypatch):
-    paper.main.main(["--output", str(tmp_path / "whole")])
-    whole = hashes(tmp_path / "whole")
-    assert len(whole) > 40
-    write, calls = run.write_whole, []
-
-    class Killed(BaseException):
-        pass
-
-    def write_or_die(path, *arguments, **options):
-        calls.append(path)
-        if len(calls) % 7 == 0 and len(calls) < 80:
-            raise Killed
-        write(path, *arguments, **options)
-
-    for module in ("cast_lens.checkpoints", "cast_lens.run", "cast_lens.scores"):
-        monkeypatch.setattr(importlib.import_module(module), "write_whole", write_or_die)
-    n_kills = 0
-    while True:
-        try:
-            paper.main.main(["--output", str(tmp_path / "pieces")])
-            break
-        except Killed:
-            n_kills += 1
-    assert n_kills == 11 and hashes(tmp_path / "pieces") == whole
-    networks = list((tmp_path / "whole").rglob("networks/*/*"))
-    stamps = {path: path.stat().st_mtime_ns for path in networks}
-    paper.main.main(["--output", str(tmp_path / "whole")])
-    for path, stamp in stamps.items():  # nothing is computed twice
-        assert path.stat().st_mtime_ns == stamp
+    hold_killed_against_whole(paper.main.main, tmp_path, monkeypatch, last=80, kept="networks/*/*")
 
 
 def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, survey, capsys):

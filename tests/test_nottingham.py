@@ -1,6 +1,5 @@
 """Gabe (2022): the straight line on a small survey, with a small trunk for EfficientNet."""
 
-import hashlib
 import importlib
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from cast_lens import augment, checkpoints, intervals, pack, run, scores
 from tests.fits_files import survey_file
+from tests.kills import hold_killed_against_whole
 
 N = 80
 
@@ -97,14 +97,6 @@ def small(paper, survey, challenge, tmp_path, monkeypatch):
 
     monkeypatch.setattr(paper.main.data, "with_challenge", with_challenge)
     return scale
-
-
-def hashes(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (".lock", "report.html")
-    }
 
 
 def test_official_labels_split_by_id_are_those_the_report_counts(paper, real_data):
@@ -429,34 +421,7 @@ def test_real_cutouts_are_scored_and_printed_with_their_labels(
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_ends_with_the_same_files(paper, small, tmp_path, monkeypatch):
-    paper.main.main(["--output", str(tmp_path / "whole")])
-    whole = hashes(tmp_path / "whole")
-    assert len(whole) > 40
-    write, calls = run.write_whole, []
-
-    class Killed(BaseException):
-        pass
-
-    def write_or_die(path, *arguments, **options):
-        calls.append(path)
-        if len(calls) % 7 == 0 and len(calls) < 120:
-            raise Killed
-        write(path, *arguments, **options)
-
-    for module in ("cast_lens.checkpoints", "cast_lens.run", "cast_lens.scores"):
-        monkeypatch.setattr(importlib.import_module(module), "write_whole", write_or_die)
-    n_kills = 0
-    while True:
-        try:
-            paper.main.main(["--output", str(tmp_path / "pieces")])
-            break
-        except Killed:
-            n_kills += 1
-    assert n_kills == 17 and hashes(tmp_path / "pieces") == whole
-    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "whole").rglob("run*/*")}
-    paper.main.main(["--output", str(tmp_path / "whole")])
-    for path, stamp in stamps.items():  # nothing is computed twice
-        assert path.stat().st_mtime_ns == stamp
+    hold_killed_against_whole(paper.main.main, tmp_path, monkeypatch, last=120, kept="run*/*")
 
 
 @pytest.mark.slow

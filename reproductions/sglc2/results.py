@@ -77,12 +77,10 @@ def rows_of(path, frame, wanted, **row):
         wanted: {name: function}, as for `table.evaluate`.
         row: Columns of the rows.
     """
-    table = scores.read_scores(path)
+    table, found = scores.read_scores(path), tables.summarize_experiment(frame, **row)
     if table["object_id"].duplicated().any() or table["run"].nunique() == 1:
-        found = tables.summarize_experiment(frame, **row)
         bounds = intervals_of_objects(table, wanted)
         return [one if one["metric"] not in wanted else widened(one, bounds) for one in found]
-    found = tables.summarize_experiment(frame, **row)
     if row["survey"] == "sglc1_ground":
         values = frame.loc[frame["metric"] == "roc_auc", "value"].dropna()
         spread = tables.summarize({"all": values.std(ddof=1)}, metric="roc_auc_sd", **row)
