@@ -3,9 +3,8 @@
 from functools import partial
 
 import keras
-from keras import ops
 
-from cast_lens import augment, backbones, layers, stretch
+from cast_lens import augment, backbones, compiled, layers, stretch
 from reproductions.nottingham.lastro import lastro, lastro_keras
 from reproductions.nottingham.settings import INPUT, SIDE, STATISTICS, word
 
@@ -65,14 +64,8 @@ def efficient_net(config, images):
     return keras.layers.Dense(1, "sigmoid", name="lens")(x)
 
 
-class Networks:
-    """One compiled network of each kind, which all its trainings use in turn.
-
-    Compiling takes much longer than giving it other weights.
-    """
-
-    def __init__(self):
-        self.compiled = {}
+class Networks(compiled.Networks):
+    """One compiled network of each kind, which all its trainings use in turn."""
 
     def get(self, config, key):
         """Return the network of a Config as it is before training.
@@ -86,27 +79,18 @@ class Networks:
             config.zoom, config.fill, config.head, config.drop_connect, config.scaled,
             config.learning_rate,
         )  # fmt: skip
-        if kind not in self.compiled:
-            model = build_model(config, seed=0)
-            optimizer = keras.optimizers.Adam(config.learning_rate)
-            optimizer.build(model.trainable_variables)
-            on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
-            model.compile(optimizer, "binary_crossentropy", metrics=[keras.metrics.AUC(name="auc")],
-                          jit_compile=False if on_cpu else "auto")  # fmt: skip
-            start = [ops.convert_to_numpy(v.value) for v in optimizer.variables]
-            self.compiled[kind] = model, start
-        model, start = self.compiled[kind]
-        for variable, value in zip(model.optimizer.variables, start):
-            variable.assign(value)
-        number = word(*key)
-        keras.utils.set_random_seed(number)
-        fresh = build_model(config, seed=number)
-        # Compiling adds those of the metrics behind all others.
-        for variable, other in zip(model.variables, fresh.variables, strict=False):
-            if variable.shape != other.shape:
-                raise RuntimeError(f"{variable.path} would become {other.path}")
-            variable.assign(other.value)
-        return model
+        return self.renew(
+            kind, word(*key), build=partial(build_model, config),
+            compile_model=partial(compile_model, config=config),
+        )  # fmt: skip
+
+
+def compile_model(model, config):
+    """Compile the network (Sec. 3.2): binary cross-entropy and Adam."""
+    on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
+    model.compile(keras.optimizers.Adam(config.learning_rate), "binary_crossentropy",
+                  metrics=[keras.metrics.AUC(name="auc")],
+                  jit_compile=False if on_cpu else "auto")  # fmt: skip
 
 
 def set_constants(model, mean, std):

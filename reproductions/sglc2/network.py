@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from cast_lens import augment, backbones, layers, optimizers, stretch, weights
+from cast_lens import augment, backbones, compiled, layers, optimizers, stretch, weights
 from cast_lens.run import RunError
 from reproductions.sglc2.settings import BANDS, HEADLINE, INPUTS, RELEASED, config_of, word
 
@@ -147,14 +147,8 @@ def three_bands(images, filling):
     return keras.layers.Concatenate()([first, zeros, zeros])
 
 
-class Networks:
-    """One compiled network of each shape, which all folds and clippings use in turn.
-
-    Compiling it takes a minute and more; its weights take a second.
-    """
-
-    def __init__(self):
-        self.compiled = {}
+class Networks(compiled.Networks):
+    """One compiled network of each shape, which all folds and clippings use in turn."""
 
     def get(self, config, key):
         """Return the network of a Config as it is before training.
@@ -166,24 +160,14 @@ class Networks:
         # What a compiled network depends on; all else is weights, or objects it sees.
         other = {"clipping": "", "epochs": 0, "batch": 0, "initial": "random", "least_n_pix": 0}
         shape = replace(config, **other)
-        if shape not in self.compiled:
-            model = build_model(config, seed=0)
-            optimizer = build_optimizer(config)
-            optimizer.build(model.trainable_variables)
-            on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
-            model.compile(optimizer, "sparse_categorical_crossentropy",
-                          jit_compile=False if on_cpu else "auto")  # fmt: skip
-            start = [keras.ops.convert_to_numpy(v.value) for v in optimizer.variables]
-            self.compiled[shape] = model, start
-        model, start = self.compiled[shape]
-        for variable, value in zip(model.optimizer.variables, start):
-            variable.assign(value)
-        number = word(*key)
-        keras.utils.set_random_seed(number)
-        fresh = build_model(config, seed=number)
-        # Compiling adds those of the metrics behind all others.
-        for variable, other in zip(model.variables, fresh.variables, strict=False):
-            if variable.shape != other.shape:
-                raise RuntimeError(f"{variable.path} would become {other.path}")
-            variable.assign(other.value)
-        return model
+        return self.renew(
+            shape, word(*key), build=partial(build_model, config),
+            compile_model=partial(compile_model, config=config),
+        )  # fmt: skip
+
+
+def compile_model(model, config):
+    """Compile the network (Sec. 4.1): cross-entropy of a softmax of two."""
+    on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
+    model.compile(build_optimizer(config), "sparse_categorical_crossentropy",
+                  jit_compile=False if on_cpu else "auto")  # fmt: skip
