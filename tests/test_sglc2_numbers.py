@@ -18,7 +18,7 @@ from cast_lens import checkpoints, intervals, scores, table
 @pytest.fixture(scope="module")
 def paper():
     """The modules of the paper, by name."""
-    names = ("adapt", "limits", "network", "overfitting", "results", "settings")
+    names = ("adapt", "limits", "network", "overfitting", "results", "settings", "survey")
     return SimpleNamespace(
         **{n: importlib.import_module(f"reproductions.sglc2.{n}") for n in names}
     )
@@ -226,22 +226,26 @@ def test_the_range_of_pixels_is_that_above_the_smallest_and_hangs_on_no_offset(p
         percents = pd.Index(paper.settings.PERCENTS, name="percent")
         found = {name: pd.DataFrame(np.tile(values, len(bands)), percents, bands)
                  for name, bands in paper.settings.BANDS.items()}  # fmt: skip
-        monkeypatch.setattr(paper.results, "constants", lambda *_: found)
+        monkeypatch.setattr(paper.survey, "constants", lambda *_: found)
         catalog = pd.DataFrame({
             "label": [1, 0], "z_source": [2.0, 3.0], "n_pix_source": [50, 7], "mag_eff": [2.0, 2.0],
             "n_source_im": [1, 0],
         })  # fmt: skip
         arrays = {"vis": {"shape": (200, 200, 1)}, "nir": {"shape": (66, 66, 3)}}
         pack = SimpleNamespace(catalog=catalog, manifest={"arrays": arrays})
-        return paper.results.describe(SimpleNamespace(pack=pack), Path())
+        survey = SimpleNamespace(pack=pack, sample=np.arange(5), test=np.arange(7))
+        return paper.survey.describe(survey, Path("nowhere"))
 
     found = described(0.0)
     for end in ("low", "high"):
-        assert found[f"log10_max_over_median_{end}"] == pytest.approx(np.log10(1e5 / 4.1))
-        assert found[f"log10_max_over_p99_{end}"] == pytest.approx(np.log10((1e5 - 4) / 10))
-        name = f"log10_max_over_median_{end}"
+        assert found["data", f"log10_max_over_median_{end}"] == pytest.approx(np.log10(1e5 / 4.1))
+        assert found["data", f"log10_max_over_p99_{end}"] == pytest.approx(np.log10((1e5 - 4) / 10))
+        name = "data", f"log10_max_over_median_{end}"
         assert described(3.7)[name] == pytest.approx(found[name])
-    assert found["n_images"] == 8 and found["n_lenses"] == 1 and found["n_pix_source_median"] == 50
+    for name, value in (("n_objects", 2), ("n_bands", 4), ("n_images", 8), ("n_lenses", 1),
+                        ("n_pix_source_median", 50)):  # fmt: skip
+        assert found["data", name] == value
+    assert found["data.reduced", "n_objects"] == 5 and found["data.test80k", "n_objects"] == 7
 
 
 def small_trunk(variant, *, name, shape, weights, batch_normalization):

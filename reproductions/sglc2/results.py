@@ -9,10 +9,10 @@ from scipy import stats
 from cast_lens import intervals, metrics, report, run, scores
 from cast_lens import table as tables
 from reproductions.sglc2 import drawing
-from reproductions.sglc2.limits import detection_limits, level, n_pix_of, onsets
+from reproductions.sglc2.limits import detection_limits, level, onsets
 from reproductions.sglc2.overfitting import onsets_of_run
-from reproductions.sglc2.settings import BANDS, HEADLINE, METRICS, OTHERS
-from reproductions.sglc2.survey import constants
+from reproductions.sglc2.settings import HEADLINE, METRICS, OTHERS
+from reproductions.sglc2.survey import describe
 
 NOTEBOOK_METRICS = {"average_precision": metrics.average_precision}  # as it is called there
 AT_THRESHOLD = ("precision_at_max_f_beta_0.001", "recall_at_max_f_beta_0.001")
@@ -39,9 +39,11 @@ def finish(folder, survey, scale, name, seed):
     for experiment, metric, epoch, n_cells in onsets_of_run(folder):
         row = {"experiment": experiment, "metric": metric, "split": f"losses of {n_cells} cell(s)"}
         rows.append(tables.summarize({"all": epoch}, **row, **alone))
-    for metric, value in describe(survey, folder).items():
-        row = {"experiment": "data", "metric": metric, "split": "all"}
-        rows.append(tables.summarize({"all": value}, **row, **alone))
+    for (experiment, metric), value in describe(survey, folder).items():
+        row = {"experiment": experiment, "metric": metric, "split": "all"}
+        if experiment.startswith("data.sglc1"):
+            row["survey"] = "sglc1_ground"
+        rows.append(tables.summarize({"all": value}, **alone | row))
     if (folder / "look.csv").exists():
         looked = pd.read_csv(folder / "look.csv", dtype={"run": str})
         split = f"{looked['run'].nunique()} highest-scoring lenses of the independent test"
@@ -214,27 +216,3 @@ def write_adapted(found, folder):
     for name, table in found.items():
         (folder / name).mkdir(exist_ok=True)
         scores.write_scores(table, folder / name / "scores.csv")
-
-
-def describe(survey, folder):
-    """Return what the paper says of its data, counted in the survey at hand."""
-    catalog, images = survey.pack.catalog, survey.pack.manifest["arrays"]
-    bounds = pd.concat(constants(survey, 0, BANDS, folder / "constants").values(), axis=1)
-    over_p99 = np.log10(bounds.loc[100.0] / bounds.loc[99.0])
-    # The median is of the sky, within its noise of 0, so that a ratio to it would say nothing:
-    lowest = bounds.loc[0.0]  # ASSUMED: minus the offset that made "all pixel values positive"
-    over_median = np.log10((bounds.loc[100.0] - lowest) / (bounds.loc[50.0] - lowest))
-    return {
-        "n_images": len(catalog) * sum(len(bands) for bands in BANDS.values()),
-        "n_lenses": int(catalog["label"].sum()),
-        "image_side_pixels.vis": images["vis"]["shape"][0],
-        "image_side_pixels.hjy": images["nir"]["shape"][0],
-        "z_source_min": catalog["z_source"].min(),
-        "z_source_max": catalog["z_source"].max(),
-        "z_source_mean": catalog["z_source"].mean(),
-        "n_pix_source_median": n_pix_of(catalog).median(),
-        "log10_max_over_median_low": min(over_median),
-        "log10_max_over_median_high": max(over_median),
-        "log10_max_over_p99_low": min(over_p99),
-        "log10_max_over_p99_high": max(over_p99),
-    }  # fmt: skip

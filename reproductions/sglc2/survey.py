@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from cast_lens import folds, pack, pixel_statistics, run, survey_folder
+from cast_lens import folds, pack, pixel_statistics, run, scores, survey_folder
+from reproductions.sglc2.limits import n_pix_of
 from reproductions.sglc2.settings import BANDS, FOLDS, PERCENTS, SAMPLE, word
 
 
@@ -102,3 +103,48 @@ def constants(survey, fold, names, path):
 def in_batches(source, name, rows):
     """Return the images of an input, a few hundred objects at a time."""
     return (source.batch(name, rows[k : k + 256]) for k in range(0, len(rows), 256))
+
+
+def describe(survey, folder):
+    """Return what the paper says of its data, counted in the survey at hand.
+
+    Args:
+        survey: The Survey.
+        folder: Of the run, for what its percentiles and the groups of Sec. 6 are.
+
+    Returns:
+        {(experiment, metric): number}.
+    """
+    catalog, images = survey.pack.catalog, survey.pack.manifest["arrays"]
+    bounds = pd.concat(constants(survey, 0, BANDS, folder / "constants").values(), axis=1)
+    over_p99 = np.log10(bounds.loc[100.0] / bounds.loc[99.0])
+    # The median is of the sky, within its noise of 0, so that a ratio to it would say nothing:
+    lowest = bounds.loc[0.0]  # ASSUMED: minus the offset that made "all pixel values positive"
+    over_median = np.log10((bounds.loc[100.0] - lowest) / (bounds.loc[50.0] - lowest))
+    n_bands = sum(len(bands) for bands in BANDS.values())
+    all_of_it = {
+        "n_objects": len(catalog),
+        "n_bands": n_bands,
+        "n_images": len(catalog) * n_bands,
+        "n_lenses": int(catalog["label"].sum()),
+        "image_side_pixels.vis": images["vis"]["shape"][0],
+        "image_side_pixels.hjy": images["nir"]["shape"][0],
+        "z_source_min": catalog["z_source"].min(),
+        "z_source_max": catalog["z_source"].max(),
+        "z_source_mean": catalog["z_source"].mean(),
+        "n_pix_source_median": n_pix_of(catalog).median(),
+        "log10_max_over_median_low": min(over_median),
+        "log10_max_over_median_high": max(over_median),
+        "log10_max_over_p99_low": min(over_p99),
+        "log10_max_over_p99_high": max(over_p99),
+    }
+    parts = {
+        ("data.reduced", "n_objects"): len(survey.sample),
+        ("data.test80k", "n_objects"): len(survey.test),
+    }
+    for path in sorted(folder.glob("transfer.n[0-9]*/scores.csv")):
+        if not path.parent.name.endswith(".notebook"):
+            groups = scores.read_scores(path).groupby("run").size()
+            parts["data.sglc1.transfer", "n_groups"] = len(groups)
+            parts["data.sglc1.transfer.test", "n_objects"] = groups.median()
+    return {("data", metric): value for metric, value in all_of_it.items()} | parts
