@@ -19,6 +19,7 @@ MOCK_OPTIONS = --seed $(SEED) $(if $(N),--n $(N)) $(if $(QUIRKS),--quirks) \
     $(if $(WORKERS),--workers $(WORKERS))
 OPTIONS = --scale $(SCALE) --seed $(SEED) $(if $(DATA),--data '$(DATA)') \
     $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(RESTART),--restart) $(if $(REAL),--real)
+SHARED = $(if $(JOBS),--jobs $(JOBS)) $(if $(DASK),--dask '$(DASK)') $(if $(SLURM),--slurm)
 PAPERS := active_learning sglc2 deeplense epfl nottingham
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -34,10 +35,11 @@ export PYTHONUNBUFFERED = 1
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
 	@echo "variables: SCALE=quick|hour|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
+	@echo "of reproduce-sglc2: INIT=imagenet|random|released JOBS=processes DASK=address|local SLURM=1"
 	@echo "of check-data and pack: DATA=folder DTYPE=float32|float16; of bench: BENCH='fits pack'"
 	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
 
-env: $(STAMP)  ## make the environment in .venv; EXTRAS=gpu,jax,mock,cluster adds extras
+env: $(STAMP)  ## make the environment in .venv; EXTRAS=mock,fast,cluster,jax,gpu adds extras
 
 # installed-test-mock has the extras test and mock, and so what needs installed-test.
 $(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
@@ -51,7 +53,7 @@ reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends
 	$(BIN)/python -m reproductions active_learning $(OPTIONS)
 
 reproduce-sglc2: $(MOCK_STAMP)  ## re-run Bom et al. (2022), ends with the table
-	$(BIN)/python -m reproductions sglc2 $(OPTIONS) $(if $(INIT),--init $(INIT))
+	$(BIN)/python -m reproductions sglc2 $(OPTIONS) $(if $(INIT),--init $(INIT)) $(SHARED)
 
 reproduce-deeplense: $(MOCK_STAMP)  ## re-run Aryal (2025), both tasks; SCALE=diagnosis for why Task 1 failed
 	$(BIN)/python -m reproductions deeplense $(OPTIONS)

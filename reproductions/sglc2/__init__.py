@@ -30,8 +30,8 @@ Departures:
 
 from pathlib import Path
 
-from cast_lens import data, run
-from reproductions.sglc2 import adapt, look, results, training
+from cast_lens import data, run, tasks
+from reproductions.sglc2 import adapt, jobs, look, results, training
 from reproductions.sglc2.network import Networks
 from reproductions.sglc2.settings import EXPERIMENTS, HEADLINE, RELEASED, SCALES, config_of
 from reproductions.sglc2.survey import divide, load_data
@@ -42,6 +42,7 @@ def main(arguments=None):
     parser = run.parser("sglc2", EXPERIMENTS, tuple(SCALES))
     parser.add_argument("--init", choices=("imagenet", "random", "released"),
                         help="initial weights (paper: imagenet; quick: released)")  # fmt: skip
+    tasks.add_options(parser)
     options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
     changes = scale.changes | ({"initial": options.init} if options.init else {})
@@ -63,6 +64,9 @@ def main(arguments=None):
     wanted = {EXPERIMENTS[name] for name in chosen}
     cells = [cell for cell in scale.cells if cell in wanted] or sorted(wanted)
     with run.folder(path, identity, restart=options.restart) as folder:
+        if tasks.is_asked(options):
+            configs = {cell: config_of(cell, changes) for cell in cells}
+            jobs.run_folds(configs, survey, scale, options.seed, folder, options)
         for cell in cells:
             found = training.run_cell(
                 cell, config_of(cell, changes), survey, options.seed, networks, folder

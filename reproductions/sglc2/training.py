@@ -131,26 +131,32 @@ def run_cell(cell, config, survey, seed, networks, folder):
         losses of all folds, "extra": numbers that do not come from scores}.
     """
     found: dict[str, list] = {"table1": [], "test80k": [], "history": []}
-    for fold, part in enumerate(survey.parts):
-        here, about = folder / "folds" / cell / f"fold{fold}", {"run_key": fold}
-        if not (here / "history.csv").exists():
-            model, history = train(cell, config, survey, fold, seed, networks, folder)
-            about["n_train"] = len(part["train"])
-            held_out = score(model, config, survey.pack, part["test"], **about)
-            scores.write_scores(held_out, here / "table1.csv")
-            if len(survey.test):
-                test = score(model, config, survey.pack, survey.test, **about)
-                scores.write_scores(test, here / "test80k.csv")
-            history.insert(0, "run", fold)
-            text = history.to_csv(index=False, lineterminator="\n")
-            run.write_whole(here / "history.csv", text)  # last: it says that the fold is done
-            (here / checkpoints.STATE).unlink(missing_ok=True)
+    for fold in range(len(survey.parts)):
+        here = run_fold(cell, config, survey, fold, seed, networks, folder)
         found["history"].append(pd.read_csv(here / "history.csv", dtype={"run": str}))
         for name in ("table1", "test80k"):
             if (here / f"{name}.csv").exists():
                 found[name].append(scores.read_scores(here / f"{name}.csv"))
     tables_ = {name: pd.concat(parts) for name, parts in found.items() if parts}
     return tables_ | {"extra": loss_numbers(tables_["history"], tables_["table1"])}
+
+
+def run_fold(cell, config, survey, fold, seed, networks, folder):
+    """Train and score one fold of a cell, unless that was done; return its folder."""
+    here, part = folder / "folds" / cell / f"fold{fold}", survey.parts[fold]
+    if not (here / "history.csv").exists():
+        model, history = train(cell, config, survey, fold, seed, networks, folder)
+        about = {"run_key": fold, "n_train": len(part["train"])}
+        held_out = score(model, config, survey.pack, part["test"], **about)
+        scores.write_scores(held_out, here / "table1.csv")
+        if len(survey.test):
+            test = score(model, config, survey.pack, survey.test, **about)
+            scores.write_scores(test, here / "test80k.csv")
+        history.insert(0, "run", fold)
+        text = history.to_csv(index=False, lineterminator="\n")
+        run.write_whole(here / "history.csv", text)  # last: it says that the fold is done
+        (here / checkpoints.STATE).unlink(missing_ok=True)
+    return here
 
 
 def loss_numbers(history, held_out):
