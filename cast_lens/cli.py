@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cast_lens import __version__, commands
+from cast_lens import __version__, candidate_cli, commands
 
 SURVEYS = ["sglc1-space", "sglc1-ground", "sglc2"]  # those of cast_lens.archive, which costs time
 
@@ -17,7 +17,7 @@ def main(arguments=None):
 
 
 def _errors():
-    from cast_lens import catalog, cutouts, data, scores, surveys, tarball
+    from cast_lens import catalog, cutouts, data, grading, metrics, scores, surveys, tarball
 
     return (
         OSError,
@@ -26,6 +26,8 @@ def _errors():
         cutouts.CutoutError,
         data.DataError,
         data.DataUnavailableError,
+        grading.GradingError,
+        metrics.UndefinedMetric,
         scores.ScoreError,
         tarball.ArchiveError,
     )
@@ -82,10 +84,20 @@ def _parser():
         subparsers,
         "report",
         commands.write_report,
-        "one HTML page of every number and conclusion",
-        "cast-lens report --output report.html",
+        "one HTML page of every number, conclusion and run",
+        "cast-lens report runs/sglc2-stand-in-quick-seed0 --output report.html",
+    )
+    four.add_argument(
+        "named",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="run folders to show; their numbers stand in the tables (all runs in --runs)",
     )
     four.add_argument("--output", type=Path, default=Path("runs/report.html"), help="page to write")
+    four.add_argument("--strict", action="store_true", help="stop at a damaged run folder")
+    four.add_argument("--dry-run", action="store_true", help="say which runs, write nothing")
+    four.add_argument("--json", action="store_true", help="print JSON instead of a line")
     _places(four)
 
     five = _command(
@@ -214,6 +226,7 @@ def _parser():
         "cast-lens verify data/mock-sglc2-seed0-pack",
     )
     eleven.add_argument("pack", type=Path, help="folder of the pack")
+    candidate_cli.add(subparsers, _command)
     return parser
 
 

@@ -73,14 +73,25 @@ def show_table(options):
 
 
 def write_report(options):
-    """Write the page of every number and conclusion."""
-    from cast_lens import report
-    from cast_lens.run import write_whole
+    """Write the page of every number, conclusion and run."""
+    from functools import partial
 
-    compared, judged = report.gather(options.reproductions, options.runs, write=False)
-    figures = sorted(options.runs.glob("*/*.png"))
-    write_whole(options.output, report.page(compared, judged, figures, "Five papers, reproduced"))
-    print(f"wrote {options.output}")
+    from tqdm import tqdm
+
+    from cast_lens import report
+
+    said = report.write_page(
+        options.output, options.reproductions, options.runs, options.named, strict=options.strict,
+        write=not options.dry_run, progress=partial(tqdm, desc="runs", disable=None),
+    )  # fmt: skip
+    for why in said["skipped"].values():
+        print(f"skipped: {why}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(said, indent=1))
+    elif options.dry_run:
+        print(f"would write {options.output} with the runs: {', '.join(said['runs']) or 'none'}")
+    else:
+        print(f"wrote {options.output}: {len(said['runs'])} runs, {said['bytes'] / 1e6:.1f} MB")
 
 
 def show_assumptions(options):

@@ -61,6 +61,55 @@ def read_table(
     return pd.DataFrame(columns)
 
 
+def column_names(path):
+    """Return the column names of a CSV, FITS, VOTable or Parquet table.
+
+    Raises:
+        CatalogError: If the file cannot be read as what its suffix says.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if kind in (None, "csv") or not path.is_file():
+        return _read(path, ["object_id"]).header
+    return [str(name) for name in _read_typed(path, kind).columns]
+
+
+def read_columns(path, wanted, *, required=()):
+    """Read columns of a table that may have one of several names.
+
+    Args:
+        path: CSV, FITS (its first table), VOTable or Parquet file, told apart by suffix.
+        wanted: {name: names it may have in the file, the preferred first}; the first of `wanted`
+            is the ID or name of a row, text or a whole number.
+        required: Those of `wanted` that must be there.
+
+    Returns:
+        The TextTable, and {name: its name in the file} of those found.
+
+    Raises:
+        CatalogError: If the file cannot be read or a required column is missing.
+    """
+    path = Path(path)
+    header = column_names(path)
+    found = {}
+    for name, names in wanted.items():
+        there = [column for column in names if column in header]
+        if there:
+            found[name] = there[0]
+        elif name in required:
+            wanted_names = " or ".join(repr(column) for column in names)
+            raise CatalogError(
+                f"{path}: found no column {wanted_names} among {', '.join(header[:30])}, expected "
+                f"one of them for {name}; rename one, or name it by option"
+            )
+    return _read(path, list(found.values())), found
+
+
+def _kind(path):
+    ending = path.name.lower()
+    return next((kind for suffix, kind in _FORMATS.items() if ending.endswith(suffix)), None)
+
+
 def _paths(table, column):
     folder, found = os.path.dirname(table.path), text_tables.texts(table, column)
     for row, name in enumerate(found):
@@ -75,8 +124,7 @@ def _paths(table, column):
 
 def _read(path, names):
     """Return a TextTable with at least the named columns, the ID's first."""
-    ending = path.name.lower()
-    kind = next((kind for suffix, kind in _FORMATS.items() if ending.endswith(suffix)), None)
+    kind = _kind(path)
     if kind == "csv":
         return text_tables.read_text_table(path)
     if kind is None:

@@ -2,6 +2,7 @@
 
 `python weights/release_sglc2.py RUN PACK` takes the best epoch of the scale "release" from its run
 folder, measures it on a stand-in of another seed, and writes files, manifest, metrics and card;
+`--describe RUN` writes what `networks.open_network` reads: the network and its calibration.
 `--verify PACK` measures what was released once more and compares. `make verify-weights` does that.
 """
 
@@ -11,15 +12,25 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from scipy.special import logit
 
-from cast_lens import checkpoints, intervals, metrics, pack, run, weights
+from cast_lens import checkpoints, intervals, metrics, networks, pack, purity, run, scores, weights
 from cast_lens.data import DataError, DataUnavailableError
-from reproductions.sglc2 import network, training
-from reproductions.sglc2.settings import BANDS, HEADLINE, METRICS, RELEASED, SCALES, config_of
+from reproductions.sglc2 import look, network, training
+from reproductions.sglc2.settings import (
+    BANDS,
+    HEADLINE,
+    INPUTS,
+    METRICS,
+    RELEASED,
+    SCALES,
+    config_of,
+)
 
 FOLDER = Path(__file__).parent
 MEASURED = {name: METRICS[name] for name in ("roc_auc", "pr_auc", "max_f_beta_0.001")}
 DRAWS, SEED = 2000, 0  # of the bootstrap
+FLUX_UNIT = "maggies"  # a pixel: 10^(-0.4 m_AB), as the challenges' images have it
 TOLERANCE = 2e-3  # ASSUMED: what another processor's rounding may change of a metric
 STAGES = ("bright", "release")  # scales, one after the other
 CARD = """# {name}
@@ -66,9 +77,17 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("run", nargs="?", help="folder of the run of scale release")
-    add("pack", help="pack of a stand-in survey of another seed")
+    add("pack", nargs="?", help="pack of a stand-in survey of another seed")
     add("--verify", action="store_true", help="compare instead")
+    add("--describe", metavar="RUN", help="write the description of the network instead")
     options = parser.parse_args(arguments)
+    if options.describe:
+        describe(Path(options.describe))
+        return
+    if options.verify and not options.pack:  # argparse takes the one path for the first
+        options.pack = options.run
+    if not options.pack:
+        parser.error("name the folder of the run and a pack")
     tested = pack.open_pack(options.pack)
     if options.verify:
         verify(tested)
@@ -89,6 +108,35 @@ def main(arguments=None):
     run.write_whole(FOLDER / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
     run.write_whole(FOLDER / about["card"], card(folder, tested, rows, loss))
     print((FOLDER / about["card"]).read_text(encoding="utf-8"))
+
+
+def describe(folder):
+    """Write what the network is, and Platt's constants of the objects it was not trained on.
+
+    Their losses chose between the epochs, which is the one thing that they had to do with it.
+    """
+    model = network.build_model(config_of(HEADLINE, {"initial": "random"}), seed=0)
+    made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    held_out = scores.read_scores(folder / "folds" / HEADLINE / "fold0" / "table1.csv")
+    labels = held_out["label"].to_numpy()
+    fitted = purity.calibrate(labels, logit(held_out["score"].to_numpy()), method="platt",
+                              folds=2, seed=SEED)  # fmt: skip
+    branches = INPUTS[HEADLINE.partition(".")[0]]
+    fields = {
+        "name": RELEASED,
+        "backbone": config_of(HEADLINE, {}).backbone,
+        "branches": [
+            networks.Branch(name, BANDS[name], model.input[name].shape[1], look.SCALES[name],
+                            filling) for name, filling in branches.items()
+        ],
+        "flux_unit": FLUX_UNIT,
+        "survey": "sglc2",
+        "calibration": networks.Calibration(
+            fitted.slope, fitted.intercept, len(labels), int(labels.sum()),
+            f"sglc2, {made['data']} of seed {made['seed']}, held out",
+        ),
+    }  # fmt: skip
+    networks.write_description(FOLDER / "networks" / f"{RELEASED}.json", fields)
 
 
 def measure(tested):

@@ -22,6 +22,7 @@ from tests.benchmarks import (
     bench_networks,
     bench_pack,
     bench_papers,
+    bench_scoring,
     bench_training,
 )
 
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "networks": bench_networks,
     "cnn": bench_cnn,
     "papers": bench_papers,
+    "scoring": bench_scoring,
 }
 # What Li, Eadie & Walmsley (2025) say of costs; the row of claims.csv is cost/<name>.
 COSTS = {"badge_focal_over_cross_entropy", "training_focal_over_cross_entropy"}
