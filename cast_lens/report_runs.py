@@ -10,10 +10,9 @@ import pandas as pd
 from cast_lens import metrics, run, scores, table
 from cast_lens.drawings import png_size
 from cast_lens.report_tables import PAPERS
-from cast_lens.run import RunError
+from cast_lens.run import ORIGIN, RunError
 from cast_lens.score_curves import score_curves
 
-ORIGIN = "origin.json"  # code and machine of each start, of `provenance.here`, where a run wrote it
 _NAME = "name a folder that `make reproduce-...` wrote"
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from cast_lens.data import sha256
 
 EXIT_USAGE = 2  # something the user can mend
+ORIGIN = "origin.json"  # in a run folder: with which code it was run, on which machines
 EXIT_RUN_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal, run the same command again
 
 
@@ -134,7 +135,18 @@ def folder(path, identity, *, restart=False):
         if restart:
             discard(path)
         claim(path / "run.json", identity, "Use --restart (RESTART=1) or another --output.")
+        _record_origin(path / ORIGIN)
         yield path
+
+
+def _record_origin(path):
+    """Add this code and machine to those that a run was begun or gone on with."""
+    from cast_lens import provenance
+
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    here = provenance.here()
+    if here not in known:
+        write_whole(path, json.dumps([*known, here], indent=1) + "\n")
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 import hashlib
 from pathlib import Path
 
+MACHINE = (".lock", "origin.json")  # a process ID; which commit of the code, on which machine
+
 
 def contents(folder):
-    """Return {path: bytes} of all files but the lock, which holds a process ID."""
+    """Return {path: bytes} of all files but those of `MACHINE`."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in Path(folder).rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in MACHINE
     }
 
 

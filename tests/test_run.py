@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cast_lens import run, scores
+from cast_lens import provenance, run, scores
 
 ROOT = Path(run.__file__).parents[1]
 IDENTITY = {"data": "real", "sha256": "ab" * 32, "seed": 0, "keras": "3.15.1", "numpy": "2.4.6"}
@@ -83,12 +83,12 @@ def reproduce(path, experiments=EXPERIMENTS):
 
 
 def contents(folder):
-    """Return {name: bytes} of all finished files; a lock or a temporary file begins with a dot."""
+    """Return {name: bytes} of all finished files that hang on no machine; others have a dot."""
     files = (path for path in Path(folder).rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in files
-        if not path.name.startswith(".")
+        if not path.name.startswith(".") and path.name != run.ORIGIN
     }
 
 
@@ -430,6 +430,15 @@ def test_the_same_identity_goes_on_and_keeps_the_files(tmp_path):
         assert set(contents(folder)) == {"run.json", "scores.csv"}
 
 
+def test_a_run_names_every_code_and_machine_it_was_run_with_once(tmp_path, monkeypatch):
+    begun, later = {"commit": "a" * 40}, {"commit": "b" * 40}
+    for here in (begun, begun, later, begun):
+        monkeypatch.setattr(provenance, "here", lambda here=here: here)
+        with run.folder(tmp_path, IDENTITY):
+            pass
+    assert json.loads((tmp_path / run.ORIGIN).read_text()) == [begun, later]
+
+
 def test_restart_discards_what_was_there(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -440,7 +449,7 @@ def test_restart_discards_what_was_there(tmp_path):
         (path / "link").symlink_to(outside)
         (path / "dangling").symlink_to(tmp_path / "absent")
     with run.folder(path, IDENTITY | {"seed": 1}, restart=True):
-        assert sorted(p.name for p in path.iterdir()) == [".lock", "run.json"]
+        assert sorted(p.name for p in path.iterdir()) == [".lock", "origin.json", "run.json"]
         assert json.loads((path / "run.json").read_text())["seed"] == 1
     assert (outside / "kept").exists()
 
@@ -607,7 +616,9 @@ def test_random_kills_end_as_an_uninterrupted_run(tmp_path):
 def test_a_kill_at_every_step_ends_as_an_uninterrupted_run(tmp_path):
     found = json.loads(finish(child(kill_at_every_step, tmp_path)))
     assert found["files"] == 5
-    assert found["killed"] == 5 * 4  # before and after each flush and each rename
+    assert (
+        found["killed"] == (5 + 1) * 4
+    )  # before and after each flush and each rename; + 1: origin.json
 
 
 def test_work_that_exits_marks_nothing_done(tmp_path, quick_seed):
