@@ -89,6 +89,21 @@ def test_readme_keeps_what_is_around_the_block(judged, tmp_path):
     assert "old" not in text and text.count(report.BEGIN) == 1
 
 
+def test_pages_of_runs_are_published_and_linked_by_their_paper_alone(judged, tmp_path):
+    for name, text in (("active_learning-real-seed0", "one\n"), ("sglc2-real-seed0", "two\n"),
+                       ("sglc2-real-seed1", "another seed\n")):  # fmt: skip
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "page.md").write_text(text)
+    pages = report.publish(tmp_path / "runs", tmp_path / "findings")
+    assert pages == ["active_learning-real-page.md", "sglc2-real-page.md"]
+    assert (tmp_path / "findings" / pages[1]).read_text() == "two\n"
+    block = report.readme_block(*judged, pages)
+    ran = set(report.was_run(judged[0])["paper"]) | set(report.was_run(judged[1])["paper"])
+    for name in pages:
+        link = f"[{name[:-3]}](reproductions/findings/{name})"
+        assert (link in block) == (name.partition("-")[0] in ran)
+
+
 @pytest.mark.parametrize("text", ["no markers", f"{report.BEGIN}\n", f"{report.END * 2}"])
 def test_readme_without_its_two_markers_is_left_alone(judged, tmp_path, text):
     path = tmp_path / "README.md"
