@@ -16,6 +16,7 @@ def add(subparsers, command):
     """
     _score(subparsers, command)
     _grade(subparsers, command)
+    _rank(subparsers, command)
     _completeness(subparsers, command)
     _purity(subparsers, command)
     _crossmatch(subparsers, command)
@@ -86,6 +87,44 @@ def _grade(subparsers, command):
     add("--strict", action="store_true", help="stop at an image that cannot be read")
     add("--dry-run", action="store_true", help="say what would be written, write nothing")
     add("--json", action="store_true", help="print JSON instead of a line")
+
+
+def _rank(subparsers, command):
+    one = command(
+        subparsers,
+        "rank",
+        commands.rank_pool,
+        "choose the objects of a pool to label next",
+        "cast-lens rank features.csv --labels labels.csv --strategy badge -n 100 -o next",
+    )
+    add = one.add_argument
+    add("pool", type=Path, help="table of features (CSV, FITS, Parquet), or folder of a pool")
+    add("--labels", type=Path, nargs="+", metavar="CSV",
+        help="exports of the grading page, or tables of object_id,label (none yet)")  # fmt: skip
+    strategies = ["badge", "core_set", "entropy", "margin", "top_score", "random"]
+    add("--strategy", default="badge", choices=strategies,
+        help="without labels of both classes: core_set or random (badge)")  # fmt: skip
+    add("-n", type=at_least(1), default=100, help="objects to choose (100)")
+    add("--seed", type=at_least(0), default=0, help="of all random numbers (0)")
+    add("--lens-weight", type=_positive, metavar="W",
+        help="weight of a lens in the loss, another object's is 1 (balanced)")  # fmt: skip
+    add("--id-column", help="of a table (object_id, id_str, ID or id)")
+    add("--prefix", help="features are columns PREFIX0, PREFIX1, ... (feat_pca_ or feat_)")
+    add("--leave-out", action="store_true",
+        help="leave out, and count, objects with a feature that is no number")  # fmt: skip
+    add("--candidates", type=Path, metavar="FOLDER",
+        help="candidates the pool was made of: the chosen ones become "
+             "OUTPUT/candidates, for grade")  # fmt: skip
+    add("-o", "--output", type=Path, default=Path("next"), help="folder (next)")
+    add("--dry-run", action="store_true", help="choose and say so, write nothing")
+    add("--json", action="store_true", help="print JSON instead of sentences")
+
+
+def _positive(text):
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}; expected a positive number")
+    return value
 
 
 def _completeness(subparsers, command):

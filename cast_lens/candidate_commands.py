@@ -82,6 +82,51 @@ def _images_of(options):
     return images.find_again(known)
 
 
+def rank_pool(options):
+    """Choose the objects of a pool to label next."""
+    from cast_lens import pools, ranking
+
+    labels = ranking.read_labels(options.labels) if options.labels else None
+    pool = pools.open_pool(
+        options.pool, id_column=options.id_column, prefix=options.prefix,
+        leave_out=options.leave_out,
+    )  # fmt: skip
+    weight = "balanced" if options.lens_weight is None else {0: 1.0, 1: options.lens_weight}
+    table, counts = ranking.rank(
+        pool, labels, strategy=options.strategy, n=options.n, seed=options.seed,
+        class_weight=weight,
+    )  # fmt: skip
+    about = {"pool": str(pool.source.absolute()), "n_left_out": pool.n_left_out,
+             "labels": [str(path.absolute()) for path in options.labels or []],
+             "strategy": options.strategy, "n": options.n, "seed": options.seed}  # fmt: skip
+    if not options.dry_run:
+        ranking.write(options.output, table, counts, about, candidates_folder=options.candidates)
+    _tell_rank(options, table, counts, about)
+
+
+def _tell_rank(options, table, counts, about):
+    from dataclasses import asdict
+
+    from cast_lens import ranking
+
+    if options.json:
+        told = about | asdict(counts) | {"objects": json.loads(table.to_json(orient="records"))}
+        told["strength"] = counts.strength if counts.classifier else None
+        json.dump(told, sys.stdout, indent=1)
+        print()
+        return
+    print(f"{counts.n_pool} objects in the pool, {about['n_left_out']} left out for a feature that "
+          f"is no number; {counts.n_lenses} labelled lenses and {counts.n_others} others, "
+          f"{counts.n_undecided} undecided, {counts.n_absent} labelled that are not "
+          "in the pool")  # fmt: skip
+    if counts.classifier:
+        print(f"{counts.classifier} (C = {counts.strength:g})")
+    else:
+        print("no classifier: it takes labels of both classes")
+    where = "nothing was written" if options.dry_run else str(options.output / ranking.TABLE)
+    print(f"{len(table)} to label next by {options.strategy}: {where}")
+
+
 def measure_completeness(options):
     """Measure the selection function of scores at a threshold."""
     from cast_lens import selection, selection_figures, selection_tables

@@ -51,6 +51,33 @@ def pixel_scale(header):
     return None
 
 
+def middle(header, shape):
+    """Return where the middle of an image is on the sky.
+
+    Args:
+        header: As for `pixel_scale`.
+        shape: Of the image, (height, width).
+
+    Returns:
+        Right ascension and declination, deg (ICRS), or None if the header has no usable WCS.
+    """
+    if isinstance(header, bytes):
+        header = fits.Header.fromstring(header.decode("latin-1"))
+    height, width = shape
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wcs = WCS(header, naxis=2)
+            # Without CRVAL a WCS begins at 0, 0, where the image is not.
+            if not wcs.has_celestial or "CRVAL1" not in header or "CRVAL2" not in header:
+                return None
+            found = wcs.celestial.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
+            pair = float(found.ra.deg), float(found.dec.deg)
+    except Exception:  # noqa: BLE001, astropy raises whatever malformed cards lead to
+        return None
+    return pair if np.isfinite(pair).all() else None
+
+
 def to_grid(image, scale, *, new_scale, side, pad=True):
     """Put an image on another grid of square pixels, about the same center.
 

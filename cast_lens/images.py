@@ -25,6 +25,7 @@ __all__ = [
     "fingerprint",
     "read_for",
     "read_native",
+    "sky_position",
 ]
 
 # What may have been done to an image, in the order in which `flags` tells it.
@@ -142,6 +143,32 @@ def read_grids(images, position, branches, take, *, pad=True):
     return grids, _joined(words)
 
 
+def sky_position(images, position):
+    """Return where the middle of an object's image is, by the WCS of its header.
+
+    Args:
+        images: Images.
+        position: Row of `images.table`.
+
+    Returns:
+        Right ascension and declination, deg (ICRS): those of the table where it has them, of the
+        first band with a usable WCS otherwise, NaN where there is none.
+    """
+    row = images.table.iloc[position]
+    known = float(row["ra"]), float(row["dec"])
+    if np.isfinite(known).all() or images.pack is not None:
+        return known
+    for band in images.bands:
+        try:
+            pixels, header = _read_band(images, position, band)
+        except CutoutError:
+            continue
+        found = geometry.middle(header, pixels.shape)
+        if found is not None:
+            return found
+    return np.nan, np.nan
+
+
 def taken(images, branches, take=None):
     """Return {band of the network: band of the images} for all bands of some branches.
 
@@ -187,7 +214,7 @@ def _read_band(images, position, band):
         pixels = stored.astype(np.float32)
     if is_swapped(pixels, stored):
         fits_image.read_pixels(path)  # which refuses it
-    return pixels, _scale_cards(data[: layout.end])
+    return pixels, data[: layout.end]
 
 
 def _read_careful(path, data, band):
@@ -234,7 +261,8 @@ def _scale_of(images, position, band, header):
         return option and float(option)
     try:
         is_bytes = isinstance(header, bytes)
-        return _scale_by_cards(header) if is_bytes else geometry.pixel_scale(header)
+        scale = _scale_by_cards if is_bytes else geometry.pixel_scale
+        return scale(_scale_cards(header) if is_bytes else header)
     except ValueError as error:
         path = images.table[f"path_{band}"].iloc[position]
         expected = "square pixels; resample the image first, or give --pixel-scale"

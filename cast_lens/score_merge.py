@@ -34,7 +34,7 @@ def finish(job, images, shard, about, top):
         ScoringError: If a shard is missing, or an object was left out and the job is strict.
         CandidateError: As `candidates.write`.
     """
-    logits, flags, kept, left_out = [], [], [], []
+    logits, flags, places, kept, left_out = [], [], [], [], []
     object_ids = images.table["object_id"].tolist()
     for number, first in enumerate(range(0, len(images), shard)):
         found = read_shard(job.folder, number, object_ids[first : first + shard])
@@ -45,6 +45,7 @@ def finish(job, images, shard, about, top):
                 kept.append(first + k)
                 logits.append(row)
                 flags.append(found["flags"][k])
+                places.append(found["positions"][k] or (np.nan, np.nan))
         left_out += [(object_ids[first + int(k)], *e) for k, e in found["errors"].items()]
     if job.strict and left_out:
         object_id, reason, path, seen, expected = left_out[0]
@@ -53,7 +54,7 @@ def finish(job, images, shard, about, top):
             f"{len(left_out) - 1} more; mend them, or score without --strict"
         )
     audit = _audit(images, kept, left_out, flags)
-    table = candidates.rank(_table(images, kept, np.array(logits), flags, about["network"]))
+    table = candidates.rank(_table(images, kept, places, np.array(logits), flags, about["network"]))
     cells = [[escape_cell(text) for text in row] for row in left_out]
     columns = ["object_id", "path", "reason", "found", "expected"]
     order = ["object_id", "reason", "path", "found", "expected"]
@@ -64,10 +65,11 @@ def finish(job, images, shard, about, top):
     return about
 
 
-def _table(images, kept, logits, flags, networks):
+def _table(images, kept, places, logits, flags, networks):
     """Return the candidates in the order of the catalog; logits of shape (objects, members)."""
     source = images.table.iloc[kept].reset_index(drop=True)
-    table = source[["object_id", "ra", "dec"]].copy()
+    table = source[["object_id"]].copy()
+    table["ra"], table["dec"] = np.array(places, np.float64).reshape(-1, 2).T
     logits = logits.reshape(len(kept), len(networks))
     table["logit"] = logits.mean(axis=1)
     table["score"] = expit(table["logit"])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cast_lens import run
-from cast_lens.images import read_for
+from cast_lens.images import read_for, sky_position
 
 ELEMENTS = 8  # of the dihedral group of the square
 WORK = ".score"  # folder of the shards
@@ -144,7 +144,9 @@ def score_shard(job, scorers, shard, report=None):
     """
     number, images = shard
     object_ids = images.table["object_id"].tolist()
-    found: dict[str, Any] = {"object_ids": object_ids, "logits": [], "flags": [], "errors": {}}
+    found: dict[str, Any] = {
+        "object_ids": object_ids, "logits": [], "flags": [], "positions": [], "errors": {}
+    }  # fmt: skip
     for first in range(0, len(images), job.batch):
         rows = range(first, min(first + job.batch, len(images)))
         _add_batch(found, job, scorers, images, rows)
@@ -201,6 +203,8 @@ def _add_batch(found, job, scorers, images, rows):
             )
         found["logits"].append(None if k in failed else logits[k].tolist())
         found["flags"].append("" if k in failed else flags[k])
+        known = () if k in failed else sky_position(images, row)
+        found["positions"].append([angle for angle in known if np.isfinite(angle)])
 
 
 def printable(text):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
@@ -412,3 +413,42 @@ def test_folder_names_that_are_no_text_are_read(tmp_path):
     folder = tmp_path / os.fsdecode(b"a b \xe9")
     write(folder / "a.fits", pixels(0))
     assert np.array_equal(only(images.find(folder))[0], pixels(0))
+
+
+TAN = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.25, "CRVAL2": -2.5,
+       "CDELT1": -0.1 / 3600, "CDELT2": 0.1 / 3600, "CRPIX1": 3.5, "CRPIX2": 3.5}  # fmt: skip
+
+
+def test_position_is_that_of_the_middle_pixel_by_the_header(tmp_path):
+    write(tmp_path / "a.fits", pixels(1), **TAN)  # 6 pixels: their middle is at 3.5 from 1
+    shifted = TAN | {"CRPIX1": 2.5, "CRPIX2": 4.5}  # the middle is a pixel west and one south
+    write(tmp_path / "b.fits", pixels(2), **shifted)
+    write(tmp_path / "c.fits", pixels(3))
+    write(tmp_path / "d.fits", pixels(4), **WCS)  # tells the scale alone
+    found = images.find(tmp_path)
+    assert images.sky_position(found, 0) == pytest.approx((150.25, -2.5), abs=1e-9)
+    step = 0.1 / 3600
+    expected = (150.25 - step / np.cos(np.radians(-2.5)), -2.5 - step)
+    assert images.sky_position(found, 1) == pytest.approx(expected, abs=1e-8)
+    assert np.isnan(images.sky_position(found, 2)).all()
+    assert np.isnan(images.sky_position(found, 3)).all()
+
+
+def test_position_in_galactic_coordinates_is_told_in_icrs(tmp_path):
+    cards = TAN | {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN", "CRVAL1": 120.0, "CRVAL2": 45.0}
+    write(tmp_path / "a.fits", pixels(1), **cards)
+    icrs = SkyCoord(120, 45, unit="deg", frame="galactic").icrs
+    found = images.sky_position(images.find(tmp_path), 0)
+    assert found == pytest.approx((icrs.ra.deg, icrs.dec.deg), abs=1e-9)
+
+
+def test_position_of_a_table_decides_against_the_header(tmp_path):
+    write(tmp_path / "a.fits", pixels(1), **TAN)
+    (tmp_path / "t.csv").write_text("id_str,file_loc,ra,dec\na,a.fits,10.5,20.5\n")
+    assert images.sky_position(images.find(tmp_path / "t.csv"), 0) == (10.5, 20.5)
+
+
+def test_file_without_a_readable_image_has_no_position(tmp_path):
+    (tmp_path / "a.fits").write_bytes(b"no image")
+    write(tmp_path / "b.fits", pixels(2), **TAN)
+    assert np.isnan(images.sky_position(images.find(tmp_path), 0)).all()

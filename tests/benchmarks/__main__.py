@@ -22,6 +22,7 @@ from tests.benchmarks import (
     bench_networks,
     bench_pack,
     bench_papers,
+    bench_rank,
     bench_scoring,
     bench_training,
 )
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "cnn": bench_cnn,
     "papers": bench_papers,
     "scoring": bench_scoring,
+    "rank": bench_rank,
 }
 # What Li, Eadie & Walmsley (2025) say of costs; the row of claims.csv is cost/<name>.
 COSTS = {"badge_focal_over_cross_entropy", "training_focal_over_cross_entropy"}
