@@ -35,7 +35,7 @@ def _score(subparsers, command):
     add("--model", nargs="+", required=True, metavar="NAME",
         help="release, or file; of several the mean")  # fmt: skip
     add("-o", "--output", type=Path, default=Path("candidates"), help="folder (candidates)")
-    _of_images(one)
+    of_images(one)
     add("--clip", choices=["released", "own"], default="released",
         help="own: percentiles of these images, not the training's fluxes (released)")  # fmt: skip
     add("--dihedral", action="store_true", help="average over the eight dihedral images")
@@ -53,7 +53,8 @@ def _score(subparsers, command):
     add("--json", action="store_true", help="print run.json")
 
 
-def _of_images(parser):
+def of_images(parser):
+    """Add the options that say how images are read."""
     add = parser.add_argument
     add("--bands", metavar="A,B,...", help="bands of the images in the order of the network's")
     add("--pixel-scale", type=float, help="arcsec a pixel (WCS, or PIXSCALE in the header)")
@@ -74,7 +75,7 @@ def _grade(subparsers, command):
     add = one.add_argument
     add("candidates", type=Path, help="folder that `cast-lens score` wrote")
     add("--images", type=Path, help="the images that were scored (as run.json says)")
-    _of_images(one)
+    of_images(one)
     add("-o", "--output", type=Path, help="page to write (grade.html in the folder)")
     add("--first", type=at_least(1), default=1, help="first rank to show (1)")
     add("-n", type=at_least(1), default=300, help="candidates to show (300)")

@@ -14,7 +14,7 @@ def score(options):
         from cast_lens import images, scoring
 
         about = scoring.score(
-            partial(_find, options), options.model, options.output, clip=options.clip,
+            partial(find_images, options), options.model, options.output, clip=options.clip,
             dihedral=options.dihedral, engine=options.engine, batch=options.batch,
             shard=options.shard, workers=options.workers, dask=options.dask, slurm=options.slurm,
             take=options.bands.split(",") if options.bands else None, top=options.top,
@@ -34,7 +34,8 @@ def score(options):
         print(f"candidates in {options.output}")
 
 
-def _find(options, bands):
+def find_images(options, bands):
+    """Find the images that options name, with these bands."""
     from cast_lens import images
 
     names = ("id_column", "path_column", "label_column", "pixel_scale", "mask_value")
@@ -45,7 +46,7 @@ def grade_candidates(options):
     """Write the page on which a person grades candidates."""
     from cast_lens import candidates, grading
 
-    table, found = candidates.read(options.candidates), _images_of(options)
+    table, found = candidates.read(options.candidates), images_of(options)
     output = options.output or options.candidates / "grade.html"
     if options.dry_run:
         print(f"would write {output} with up to {options.n} of {len(table)} candidates")
@@ -63,14 +64,14 @@ def grade_candidates(options):
               f"{page.size / 1e6:.1f} MB; open it in a browser")  # fmt: skip
 
 
-def _images_of(options):
+def images_of(options):
     """Return the images of a folder of candidates, or those that were named."""
     from pathlib import Path
 
     from cast_lens import candidates, images
 
     if options.images is not None:
-        return _find(options, options.bands.split(",") if options.bands else None)
+        return find_images(options, options.bands.split(",") if options.bands else None)
     about = Path(options.candidates) / candidates.ABOUT
     try:
         known = json.loads(about.read_text(encoding="utf-8"))

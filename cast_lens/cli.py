@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cast_lens import __version__, candidate_cli, commands
+from cast_lens import __version__, candidate_cli, commands, network_cli
 
 SURVEYS = ["sglc1-space", "sglc1-ground", "sglc2"]  # those of cast_lens.archive, which costs time
 
@@ -40,7 +40,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="cast-lens",
         description="Find strong lenses, and check how well others did.",
-        epilog="example: cast-lens metrics runs/active_learning-real-seed0/beyond/scores.csv",
+        epilog="example: cast-lens score cutouts --model sglc2-stand-in-v0 -o candidates",
     )
     parser.add_argument("--version", action="version", version=f"cast-lens {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -227,6 +227,7 @@ def _parser():
     )
     eleven.add_argument("pack", type=Path, help="folder of the pack")
     candidate_cli.add(subparsers, _command)
+    network_cli.add(subparsers, _command)
     return parser
 
 

@@ -1,0 +1,114 @@
+"""The options of the subcommands of `cast-lens` about networks."""
+
+import argparse
+from pathlib import Path
+
+from cast_lens import network_commands as commands
+from cast_lens.candidate_cli import of_images
+from cast_lens.run import at_least
+
+
+def add(subparsers, command):
+    """Add the subcommands.
+
+    Args:
+        subparsers: Of argparse.
+        command: Function that adds one: subparsers, name, work, text, example.
+    """
+    _explain(subparsers, command)
+    _shortcuts(subparsers, command)
+    _matrix(subparsers, command)
+
+
+def _explain(subparsers, command):
+    one = command(
+        subparsers,
+        "explain",
+        commands.explain_candidates,
+        "what in the sky ranks rest on: LIME, occlusion, Grad-CAM",
+        "cast-lens explain candidates --model sglc2-stand-in-v0 --first 1 -n 8",
+    )
+    add = one.add_argument
+    add("candidates", type=Path, help="folder that `cast-lens score` wrote")
+    add("--model", required=True, metavar="NAME", help="release, or file; one of an ensemble")
+    add("--images", type=Path, help="the images that were scored (as run.json says)")
+    of_images(one)
+    which = one.add_mutually_exclusive_group()
+    which.add_argument("--objects", nargs="+", metavar="ID", help="object IDs to explain")
+    which.add_argument("--first", type=at_least(1), default=1, help="first rank to explain (1)")
+    add("-n", type=at_least(1), default=8, help="candidates from that rank on (8)")
+    add("-o", "--output", type=Path, help="folder (explained in that of the candidates)")
+    add("--samples", type=at_least(100), default=500, help="of LIME, each a score (500)")
+    add("--repeats", type=at_least(2), default=2, help="of LIME, for its stability (2)")
+    add("--top", type=at_least(1), default=2, help="superpixels to outline (2)")
+    add("--engine", choices=["auto", "onnx", "keras"], default="auto", help="(auto)")
+    add("--seed", type=at_least(0), default=0, help="seed of the samples (0)")
+    add("--strict", action="store_true", help="stop at an image that cannot be read")
+    add("--restart", action="store_true", help="explain anew what is in the folder")
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _shortcuts(subparsers, command):
+    one = command(
+        subparsers,
+        "shortcuts",
+        commands.find_shortcuts,
+        "does a network read the lens? AUCs with the lens hidden",
+        "cast-lens shortcuts cutouts --labels labels.csv --model sglc2-stand-in-v0",
+    )
+    add = one.add_argument
+    add("images", type=Path, help="labelled folder, table, pack, or one FITS file")
+    add("--labels", type=Path, help="table of object_id, label (those of the images)")
+    add("--model", required=True, metavar="NAME", help="release, or file")
+    of_images(one)
+    add("-o", "--output", type=Path, default=Path("runs/shortcuts"), help="folder (runs/shortcuts)")
+    add("--radius", type=float, default=3.0, help="of the disc that is hidden, arcsec (3)")
+    add("--permutations", type=at_least(1), default=1000, help="of the labels (1000)")
+    add("--engine", choices=["auto", "onnx", "keras"], default="auto", help="(auto)")
+    add("--batch", type=at_least(1), default=50, help="objects in a batch (50)")
+    add("--seed", type=at_least(0), default=0, help="seed of the permutations (0)")
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--json", action="store_true", help="print JSON instead of sentences")
+
+
+def _matrix(subparsers, command):
+    one = command(
+        subparsers,
+        "matrix",
+        commands.build_matrix,
+        "every network on every data set: AUCs and paired tests",
+        "cast-lens matrix --data sglc2=packs/sglc2 kids=kids.csv --label-column is_lens",
+    )
+    add = one.add_argument
+    add("--data", nargs="+", type=_named, required=True, metavar="NAME=IMAGES",
+        help="labelled packs, folders, tables")  # fmt: skip
+    add("--models", nargs="+", default=[], metavar="NAME", help="releases, files (all releases)")
+    add("--labels", nargs="+", type=_named, default=[], metavar="NAME=TABLE",
+        help="labels of a data set: object_id, label (its own)")  # fmt: skip
+    add("--survey", nargs="+", type=_named, default=[], metavar="NAME=SURVEY",
+        help="survey of a data set, to mark what was trained on it (not known)")  # fmt: skip
+    add("--bands", nargs="+", type=_named, default=[], metavar="NAME=A,B,...",
+        help="bands of a data set in the order of the networks'")  # fmt: skip
+    add("--pixel-scale", type=float, help="arcsec a pixel (WCS, or PIXSCALE in the header)")
+    add("--mask-value", type=float, help="pixels >= this become 0 (none)")
+    add("--id-column", default="id_str", help="of tables (id_str)")
+    add("--path-column", default="file_loc", help="of tables; with {band} one a band (file_loc)")
+    add("--label-column", help="of tables: labels, 0 or 1 (none)")
+    add("-o", "--output", type=Path, default=Path("runs/matrix"), help="folder (runs/matrix)")
+    add("--clip", choices=["released", "own"], default="released", help="as in score (released)")
+    add("--dihedral", action="store_true", help="average over the eight dihedral images")
+    add("--engine", choices=["auto", "onnx", "keras"], default="auto", help="(auto)")
+    add("--batch", type=at_least(1), default=50, help="objects in a batch (50)")
+    add("--workers", type=at_least(1), default=1, help="processes (1)")
+    add("--strict", action="store_true", help="stop at the first cell that cannot be")
+    add("--restart", action="store_true", help="score all cells anew")
+    add("--dry-run", action="store_true", help="list the cells, write nothing")
+    add("--json", action="store_true", help="print JSON instead of tables")
+
+
+def _named(text):
+    name, _, value = text.partition("=")
+    if not (name and value):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=VALUE")
+    return name, value

@@ -1,0 +1,122 @@
+"""What the subcommands of `cast-lens` about networks do."""
+
+import json
+import sys
+
+from cast_lens.candidate_commands import find_images, images_of
+
+
+def explain_candidates(options):
+    """Show what the ranks of candidates rest on: LIME, occlusion and Grad-CAM."""
+    from pathlib import Path
+
+    from cast_lens import candidates, explaining, networks, run
+
+    with run.native_log():
+        table = candidates.read(options.candidates)
+        about_path = Path(options.candidates) / candidates.ABOUT
+        about = json.loads(about_path.read_text(encoding="utf-8")) if about_path.exists() else {}
+        output = options.output or Path(options.candidates) / "explained"
+        chosen = explaining.choose(table, options.objects, options.first, options.n)
+        if options.dry_run:
+            print(f"would explain {len(chosen)} of {len(table)} candidates in {output}")
+            return
+        network = networks.open_network(options.model)
+        if (table["weights"] != network.sha256[:12]).any():
+            print(f"these candidates were scored by other weights than {network.name}: what is "
+                  "explained is its logit, not their rank", file=sys.stderr)  # fmt: skip
+        take = options.bands.split(",") if options.bands else about.get("options", {}).get("bands")
+        settings = explaining.Settings(
+            options.samples, options.repeats, options.top, options.seed, options.engine
+        )
+        found = explaining.explain_candidates(
+            table, images_of(options), network, output, object_ids=options.objects,
+            first=options.first, n=options.n, settings=settings, take=take,
+            clip=about.get("clip"), strict=options.strict, restart=options.restart,
+        )  # fmt: skip
+    if options.json:
+        print(found.to_json(orient="records"))
+        return
+    columns = ["object_id", "method", "logit", "stability", "jaccard", "highlighted_share"]
+    shown = found[found["object_id"].isin(chosen["object_id"])][columns]
+    print(shown.to_string(index=False, float_format="%.2f"))
+    print(f"pictures and {explaining.CSV} in {output}")
+
+
+def find_shortcuts(options):
+    """Test whether a network reads the lens or something that goes with it."""
+    from cast_lens import run, shortcuts
+
+    with run.native_log():
+        found = find_images(options, _asked_bands(options))
+        if options.labels:
+            found = shortcuts.with_labels(found, options.labels)
+        if options.dry_run:
+            print(f"would test {options.model} on {len(found)} objects; nothing was written")
+            return
+        table = shortcuts.run_tests(
+            found, options.model, options.output, radius=options.radius,
+            take=options.bands.split(",") if options.bands else None, engine=options.engine,
+            batch=options.batch, permutations=options.permutations, seed=options.seed,
+        )  # fmt: skip
+    if options.json:
+        print(table.to_json(orient="records"))
+        return
+    print("\n".join(table["sentence"]))
+    print(f"shortcuts.csv and logits.csv in {options.output}")
+
+
+def _asked_bands(options):
+    """Return the bands to look for: those named, or those of the network."""
+    from cast_lens import matrix, networks, weights
+
+    if options.bands:
+        return options.bands.split(",")
+    described = matrix.described(options.model, manifest=weights.MANIFEST)
+    branches = networks.read_description(described)["branches"]
+    return tuple(dict.fromkeys(band for branch in branches for band in branch.bands))
+
+
+def build_matrix(options):
+    """Score every network on every data set, with intervals and paired tests."""
+    from functools import partial
+
+    from cast_lens import matrix, run
+
+    with run.native_log():
+        bands, labels = dict(options.bands), dict(options.labels)
+        surveys = dict(options.survey)
+        sets = [
+            matrix.DataSet(
+                name, partial(_find_set, options, path), surveys.get(name, ""), labels.get(name),
+                bands[name].split(",") if name in bands else None,
+            )
+            for name, path in options.data
+        ]  # fmt: skip
+        for given in (bands, labels, surveys):
+            if unknown := sorted(set(given) - {one.name for one in sets}):
+                raise matrix.MatrixError(
+                    f"found the data set {unknown[0]}, expected one of "
+                    f"{', '.join(one.name for one in sets)}; name it in --data"
+                )
+        cells, pairs = matrix.build(
+            matrix.entrants(options.models), sets, options.output, clip=options.clip,
+            dihedral=options.dihedral, engine=options.engine, batch=options.batch,
+            workers=options.workers, strict=options.strict, restart=options.restart,
+            dry_run=options.dry_run,
+        )  # fmt: skip
+    if options.json:
+        print(json.dumps({"cells": json.loads(cells.to_json(orient="records")),
+                          "pairs": [] if pairs is None else
+                          json.loads(pairs.to_json(orient="records"))}))  # fmt: skip
+    elif options.dry_run:
+        print(cells[["network", "data", "trained_on_this", "note"]].to_string(index=False))
+    else:
+        print(matrix.markdown(cells, pairs), end="")
+        print(f"matrix.csv, pairs.csv, matrix.md and matrix.png in {options.output}")
+
+
+def _find_set(options, path, bands):
+    from argparse import Namespace
+
+    return find_images(Namespace(**{**vars(options), "images": path}), bands)
