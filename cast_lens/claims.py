@@ -136,9 +136,12 @@ def _not_significant(difference, low, high, p, left, right):
 
 
 def _within_1_sigma(difference, low, high, p, left, right):
-    if np.isnan([left["sd"], right["sd"]]).any():
+    if np.isnan([left["sd"], right["sd"], low, high]).any():
         return "undecidable at this n"
-    return "supported" if abs(difference) <= np.hypot(left["sd"], right["sd"]) else "contradicted"
+    sigma = np.hypot(left["sd"], right["sd"])
+    if abs(difference) <= sigma:
+        return "supported"
+    return "undecidable at this n" if low <= sigma and high >= -sigma else "contradicted"
 
 
 def _equals_chance(difference, low, high, p, left, right):

@@ -75,7 +75,7 @@ def not_run(row, reproduced):
     if not (reproduced["paper"] == row["paper"]).any():
         return "not run: this paper's reproduction is not in this version"
     if not (reproduced["experiment"] == row["experiment"]).any():
-        return "not run: no such experiment yet"
+        return "not run: no run has such an experiment"
     return "not run: the experiment does not yield this number"
 
 

@@ -91,7 +91,7 @@ def test_rows_that_were_not_run_stay_with_a_reason(tmp_path):
     assert out["verdict"].tolist() == [
         "agrees",
         "not run: the experiment does not yield this number",
-        "not run: no such experiment yet",
+        "not run: no run has such an experiment",
         "not run: this paper's reproduction is not in this version",
         "not run: no run 7",
     ]
@@ -191,6 +191,7 @@ HIGH, LOW, MIXED = [0.90, 0.91, 0.92, 0.90], [0.50, 0.52, 0.51, 0.49], [0.6, 0.4
         ("not_significant", MIXED, LOW, "supported"),
         ("within_1_sigma", MIXED, LOW, "supported"),
         ("within_1_sigma", HIGH, LOW, "contradicted"),
+        ("within_1_sigma", [0.52, 0.56, 0.5, 0.58], [0.5, 0.5, 0.51, 0.49], "undecidable at this n"),
         ("equals_chance", MIXED, "0.5", "supported"),
         ("equals_chance", HIGH, "0.5", "contradicted"),
         ("equals_chance", [0.9], "0.5", "undecidable at this n"),
