@@ -44,7 +44,9 @@ this package, from random weights, for a fraction of their epochs.**
 
 A start for the quick scale of `make reproduce-sglc2`, for tests, demonstrations and fine-tuning. It
 must not be used to claim a lens, nor to judge the method of the paper: it has never seen a real
-galaxy, and the stand-in survey has fewer kinds of impostors than the sky.
+galaxy, and the stand-in survey has fewer kinds of impostors than the sky. Its score rests on VIS:
+the infrared trunk began with random weights and no say in the head, and has learned next to nothing
+in two epochs (`cast-lens shortcuts` shows it).
 
 ## Training
 
