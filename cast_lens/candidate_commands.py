@@ -189,9 +189,11 @@ def _tell_completeness(options, tables, fits, threshold, n_unknown):
         if isinstance(fit, str):
             print(f"{name}: no curve: {fit}")
         else:
-            low, high = fit.half_interval  # nan: beyond the lenses measured, or unbounded
-            print(f"{name}: half found at {fit.half:.4g} ({low:.4g} to {high:.4g}); p of the "
-                  f"logistic curve {fit.p:.2g}")  # fmt: skip
+            low, high = (f"{x:.4g}" if x == x else "unbounded" for x in fit.half_interval)
+            half = f"half found at {fit.half:.4g} ({low} to {high})"
+            if fit.half != fit.half:
+                half = "where half are found lies beyond the lenses measured"
+            print(f"{name}: {half}; p of the logistic curve {fit.p:.2g}")
     print(f"{n_unknown} scored objects are not in {options.truth}")
 
 

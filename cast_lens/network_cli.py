@@ -18,6 +18,8 @@ def add(subparsers, command):
     _explain(subparsers, command)
     _shortcuts(subparsers, command)
     _matrix(subparsers, command)
+    _adapt(subparsers, command)
+    _features(subparsers, command)
 
 
 def _explain(subparsers, command):
@@ -105,6 +107,61 @@ def _matrix(subparsers, command):
     add("--restart", action="store_true", help="score all cells anew")
     add("--dry-run", action="store_true", help="list the cells, write nothing")
     add("--json", action="store_true", help="print JSON instead of tables")
+
+
+def _adapt(subparsers, command):
+    one = command(
+        subparsers,
+        "adapt",
+        commands.adapt_network,
+        "fine-tune a network with few labels, and say what it gained",
+        "cast-lens adapt cutouts --labels few.csv --model sglc2-stand-in-v0 --survey kids "
+        "--bands r,u,g,i -o adapted",
+    )
+    add = one.add_argument
+    add("images", type=Path, help="folder, table, pack, or one FITS file; with and without labels")
+    add("--labels", type=Path, nargs="+", metavar="TABLE",
+        help="object_id, label, of one or more rounds of grading (of the images)")  # fmt: skip
+    add("--model", required=True, metavar="NAME", help="release, or file, to begin with")
+    of_images(one)
+    add("-o", "--output", type=Path, default=Path("runs/adapted"), help="folder (runs/adapted)")
+    add("--survey", help="what the images are of (the name of IMAGES)")
+    add("--clip", choices=["own", "released"], default="own",
+        help="fluxes of the stretch: percentiles of these images, or released (own)")  # fmt: skip
+    add("--augmentation", choices=["dihedral", "similarity"], default="dihedral",
+        help="eight images of each, or any rotation and zoom 0.8 to 1.2 (dihedral)")  # fmt: skip
+    add("--sizes", type=at_least(2), nargs="*", metavar="N",
+        default=[20, 40, 100, 200, 400, 1000, 2000, 4000],
+        help="labels of the curve; all there are come last (20 40 100 200 400 ...)")  # fmt: skip
+    add("--folds", type=at_least(2), default=5, help="parts, each tested by the others (5)")
+    add("--epochs", type=at_least(1), default=10, help="of each training (10)")
+    add("--batch", type=at_least(2), default=16, help="objects in a batch (16)")
+    add("--no-scratch", action="store_true", help="no comparison with random weights")
+    add("--seed", type=at_least(0), default=0, help="of folds, weights, order, turns (0)")
+    add("--strict", action="store_true", help="stop at a labelled image that cannot be read")
+    add("--restart", action="store_true", help="train anew what is in the folder")
+    add("--dry-run", action="store_true", help="say what would be trained, write nothing")
+    add("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _features(subparsers, command):
+    one = command(
+        subparsers,
+        "features",
+        commands.write_features,
+        "features of candidates, as a pool for cast-lens rank",
+        "cast-lens features candidates --model sglc2-stand-in-v0 -o pool",
+    )
+    add = one.add_argument
+    add("candidates", type=Path, help="folder that `cast-lens score` wrote")
+    add("--model", required=True, metavar="NAME", help="release, or file; one of an ensemble")
+    add("--images", type=Path, help="the images that were scored (as run.json says)")
+    of_images(one)
+    add("-o", "--output", type=Path, default=Path("runs/pool"), help="new folder (runs/pool)")
+    add("--batch", type=at_least(1), default=50, help="objects in a batch (50)")
+    add("--strict", action="store_true", help="stop at an image that cannot be read")
+    add("--dry-run", action="store_true", help="say what would be done, write nothing")
+    add("--json", action="store_true", help="print JSON instead of a line")
 
 
 def _named(text):

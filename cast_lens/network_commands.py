@@ -120,3 +120,84 @@ def _find_set(options, path, bands):
     from argparse import Namespace
 
     return find_images(Namespace(**{**vars(options), "images": path}), bands)
+
+
+def adapt_network(options):
+    """Adapt a network to a survey with few labels, and say what that gained."""
+    from functools import partial
+
+    from cast_lens import run
+
+    with run.native_log():
+        from cast_lens import adapting, ranking
+
+        settings = adapting.Settings(
+            options.clip, options.augmentation, tuple(options.sizes), options.folds,
+            options.epochs, options.batch, not options.no_scratch, options.seed,
+        )  # fmt: skip
+        about = adapting.adapt(
+            partial(find_images, options),
+            ranking.read_labels(options.labels) if options.labels else None,
+            options.model, options.output, survey=options.survey or options.images.stem,
+            settings=settings, take=options.bands.split(",") if options.bands else None,
+            strict=options.strict, restart=options.restart, dry_run=options.dry_run,
+        )  # fmt: skip
+    if options.json:
+        json.dump(about, sys.stdout, indent=1)
+        print()
+    elif options.dry_run:
+        plan = about["plan"]
+        print(f"{plan['n_labelled']} labelled objects, {plan['n_lens']} of them lenses; "
+              f"{plan['n_trainings']} trainings in {plan['n_folds']} folds with "
+              f"{', '.join(map(str, plan['sizes']))} labels, {plan['n_images_seen']} images "
+              "through the network; nothing was written")  # fmt: skip
+    else:
+        _tell_adapted(options, about)
+
+
+def _tell_adapted(options, about):
+    import pandas as pd
+
+    labels, audit = about["labels"], about["audit"]
+    reasons = ", ".join(f"{reason} {n}" for reason, n in audit["n_left_out"].items())
+    print(f"{labels['n']} labelled objects: {audit['n_written']} used, left out: "
+          f"{reasons or 'none'}; {labels['n_undecided']} undecided, {labels['n_absent']} labelled "
+          "that are not among the images")  # fmt: skip
+    columns = ["start", "n_train", "auc", "low", "high", "over_direct", "p_direct",
+               "over_scratch", "p_scratch"]  # fmt: skip
+    curve = pd.DataFrame(about["curve"])[columns].astype({"start": str})
+    print(curve.to_string(index=False, float_format="%.3f", na_rep="-"))
+    for line in about["warnings"]:
+        print(f"WARNING: {line}", file=sys.stderr)
+    print(f"cast-lens score IMAGES --model {options.output / about['adapted']['file']} "
+          "ranks with the adapted network")  # fmt: skip
+
+
+def write_features(options):
+    """Write the features of candidates' images as a pool to rank."""
+    from pathlib import Path
+
+    from cast_lens import candidates, run
+
+    with run.native_log():
+        from cast_lens import features
+
+        path = Path(options.candidates) / candidates.ABOUT
+        told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        take = options.bands.split(",") if options.bands else told.get("options", {}).get("bands")
+        about = features.write_features(
+            images_of(options), options.model, options.output, clip=told.get("clip"), take=take,
+            batch=options.batch, strict=options.strict, dry_run=options.dry_run,
+        )  # fmt: skip
+    if options.json:
+        json.dump(about, sys.stdout, indent=1)
+        print()
+    elif options.dry_run:
+        print(f"would write {about['n_features']} features of up to {about['plan']['n_images']} "
+              f"objects in {options.output}")  # fmt: skip
+    else:
+        audit = about["audit"]
+        reasons = ", ".join(f"{reason} {n}" for reason, n in audit["n_left_out"].items())
+        print(f"n_images {audit['n_images']} = n_written {audit['n_written']} + n_left_out "
+              f"{sum(audit['n_left_out'].values())} ({reasons or 'none'}); {about['n_features']} "
+              f"features of each in {options.output}")  # fmt: skip
