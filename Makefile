@@ -26,7 +26,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce table report test test-all bench parity assumptions lint format clean \
+.PHONY: help env reproduce table report test test-all bench bench-gpu parity assumptions lint format clean \
     reproduce-active-learning reproduce-sglc2 reproduce-deeplense reproduce-epfl reproduce-nottingham \
     data-active-learning verify-weights \
     mock-sglc2 mock-sglc1-space mock-sglc1-ground mock-deeplense mock-check \
@@ -112,6 +112,9 @@ test-all: $(STAMP)  ## all tests but those for a GPU and for the papers' own lib
 
 bench: $(BENCH_STAMP)  ## measure speed and memory, as ratios; BENCH="fits pack" for these alone
 	$(BIN)/python -m tests.benchmarks $(BENCH)
+
+bench-gpu: $(STAMP)  ## objects a second on an NVIDIA GPU, every backend, beside timm; GPU='--budget 600'
+	$(BIN)/python -m tests.benchmarks.bench_gpu $(GPU)
 
 parity: $(STAMP) .venv-paper/installed  ## hold what we wrote ourselves against the papers' libraries
 	.venv-paper/bin/python tests/parity/originals.py .venv-paper/originals.npz

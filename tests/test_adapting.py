@@ -260,7 +260,8 @@ class Killed(BaseException):
     """What no command catches."""
 
 
-@pytest.mark.parametrize("every", [9, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [9, 4])
 def test_run_that_dies_ends_as_one_that_does_not(every, made, tmp_path, monkeypatch):
     rules = {"settings": {"scratch": False, "sizes": ()}}
     adapt(made, tmp_path / "whole", **rules)

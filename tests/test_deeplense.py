@@ -417,6 +417,7 @@ def kill_writes(monkeypatch, every, until):
     return Killed
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_goes_on_with_the_same_rate_and_ends_alike(
     paper, surveys, tmp_path, monkeypatch
 ):
