@@ -191,7 +191,7 @@ HIGH, LOW, MIXED = [0.90, 0.91, 0.92, 0.90], [0.50, 0.52, 0.51, 0.49], [0.6, 0.4
         ("not_significant", MIXED, LOW, "supported"),
         ("within_1_sigma", MIXED, LOW, "supported"),
         ("within_1_sigma", HIGH, LOW, "contradicted"),
-        ("within_1_sigma", [0.52, 0.56, 0.5, 0.58], [0.5, 0.5, 0.51, 0.49], "undecidable at this n"),
+        ("within_1_sigma", [0.52, 0.56, 0.5, 0.58], [0.5, 0.5, 0.5, 0.5], "undecidable at this n"),
         ("equals_chance", MIXED, "0.5", "supported"),
         ("equals_chance", HIGH, "0.5", "contradicted"),
         ("equals_chance", [0.9], "0.5", "undecidable at this n"),
