@@ -88,7 +88,7 @@ def adapt(
         folder: Where to; new, empty, or begun by this function with the same arguments.
         survey: What the images are of, for the description of the network.
         settings: Settings.
-        take: As for `shortcuts.in_order`.
+        take: As for `images.in_order`.
         strict: Whether a labelled object that cannot be used is an error.
         restart: Train anew what is in the folder.
         progress: Whether to show a progress bar on standard error.
@@ -125,7 +125,7 @@ def adapt(
     }  # fmt: skip
     if dry_run:
         return about | {"plan": _plan(labelled, settings)}
-    _refuse_foreign(folder)
+    run.refuse_foreign(folder, WORK, what="an adapted network", error=AdaptError)
     with run.hold(folder):
         _begin(folder, about, restart)
         source, audit = read_objects(labelled, network, take, folder, strict, progress)
@@ -169,16 +169,6 @@ def _plan(labelled, settings):
         "n_labelled": n, "n_lens": n_lens, "n_folds": k, "sizes": sizes,
         "n_trainings": k * n_starts * len(sizes) + 1, "n_images_seen": seen * settings.epochs,
     }  # fmt: skip
-
-
-def _refuse_foreign(folder):
-    if folder.is_dir() and not (folder / WORK).exists():
-        foreign = sorted(p.name for p in folder.iterdir() if p.name != ".lock")
-        if foreign:
-            raise AdaptError(
-                f"{folder} holds {foreign[0]} and {len(foreign) - 1} other entries, expected a new "
-                "or empty folder, or one of an adapted network; nothing was written, name another"
-            )
 
 
 def _begin(folder, about, restart):

@@ -26,10 +26,9 @@ from tqdm import tqdm
 from cast_lens import class_activation, explain, figures, highlights, run, superpixels
 from cast_lens.explain_figures import LENS
 from cast_lens.fits_image import CutoutError
-from cast_lens.images import fingerprint, read_for, taken
+from cast_lens.images import fingerprint, in_order, read_for, taken
 from cast_lens.pack_files import csv_text
 from cast_lens.scores import escape_cell
-from cast_lens.shortcuts import in_order
 
 METHODS = ("LIME", "occlusion", "Grad-CAM")
 COLUMNS = (
@@ -201,7 +200,7 @@ def explain_candidates(
         first: See object_ids.
         n: See object_ids.
         settings: Settings.
-        take: As for `shortcuts.in_order`.
+        take: As for `images.in_order`.
         clip: {branch: {band: (lower, upper)}} of run.json, where the images were scored with
             their own fluxes; None for those of the network.
         strict: Whether an object that cannot be used is an error.

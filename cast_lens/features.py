@@ -20,12 +20,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from cast_lens import fast, networks, pools, run
-from cast_lens.images import FLAGS, fingerprint, read_for, taken
+from cast_lens.images import FLAGS, fingerprint, in_order, read_for, taken
 from cast_lens.pack_files import csv_text
 from cast_lens.score_merge import LEFT_OUT
 from cast_lens.score_shards import ScoringError, printable
 from cast_lens.scores import escape_cell
-from cast_lens.shortcuts import in_order
 
 ABOUT = "run.json"
 COLUMNS = ("object_id", "path", "reason", "found", "expected")  # of what was left out
@@ -85,7 +84,7 @@ def write_features(
         folder: Where to; new or empty.
         clip: {branch: {band: (lower, upper)}} of run.json, where the images were scored with their
             own fluxes; None for those of the network.
-        take: As for `shortcuts.in_order`.
+        take: As for `images.in_order`.
         batch: Objects in a batch.
         strict: Whether an object that cannot be used is an error.
         progress: Whether to show a progress bar.
@@ -141,7 +140,7 @@ def with_bands(images, branches, take):
     Args:
         images: Images, or a function of the names of the bands that are wanted.
         branches: Of the network.
-        take: As for `shortcuts.in_order`.
+        take: As for `images.in_order`.
 
     Raises:
         ImagesError: If the images lack a band.

@@ -23,6 +23,7 @@ __all__ = [
     "find",
     "find_again",
     "fingerprint",
+    "in_order",
     "read_for",
     "read_native",
     "sky_position",
@@ -167,6 +168,28 @@ def sky_position(images, position):
         if found is not None:
             return found
     return np.nan, np.nan
+
+
+def in_order(branches, take, *, error=ImagesError):
+    """Return {band of the network: band of the images} of bands in the order of the network's.
+
+    Args:
+        branches: Of the network, each with bands.
+        take: Names of bands of the images; or such a dict, or None, which are returned.
+        error: Class of the exception, of RunError.
+
+    Raises:
+        RunError: If there is not one for each.
+    """
+    if take is None or isinstance(take, dict):
+        return take
+    wanted = list(dict.fromkeys(band for branch in branches for band in branch.bands))
+    if len(take) != len(wanted):
+        raise error(
+            f"found {len(take)} bands, {', '.join(take)}, expected one for each of the network's, "
+            f"{', '.join(wanted)}; a band may be named again"
+        )
+    return dict(zip(wanted, take))
 
 
 def taken(images, branches, take=None):

@@ -158,10 +158,11 @@ def adapt_network(options):
 def _tell_adapted(options, about):
     import pandas as pd
 
+    from cast_lens.score_merge import reasons
+
     labels, audit = about["labels"], about["audit"]
-    reasons = ", ".join(f"{reason} {n}" for reason, n in audit["n_left_out"].items())
     print(f"{labels['n']} labelled objects: {audit['n_written']} used, left out: "
-          f"{reasons or 'none'}; {labels['n_undecided']} undecided, {labels['n_absent']} labelled "
+          f"{reasons(audit)}; {labels['n_undecided']} undecided, {labels['n_absent']} labelled "
           "that are not among the images")  # fmt: skip
     columns = ["start", "n_train", "auc", "low", "high", "over_direct", "p_direct",
                "over_scratch", "p_scratch"]  # fmt: skip
@@ -181,6 +182,7 @@ def write_features(options):
 
     with run.native_log():
         from cast_lens import features
+        from cast_lens.score_merge import reasons
 
         path = Path(options.candidates) / candidates.ABOUT
         told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -197,7 +199,6 @@ def write_features(options):
               f"objects in {options.output}")  # fmt: skip
     else:
         audit = about["audit"]
-        reasons = ", ".join(f"{reason} {n}" for reason, n in audit["n_left_out"].items())
         print(f"n_images {audit['n_images']} = n_written {audit['n_written']} + n_left_out "
-              f"{sum(audit['n_left_out'].values())} ({reasons or 'none'}); {about['n_features']} "
+              f"{sum(audit['n_left_out'].values())} ({reasons(audit)}); {about['n_features']} "
               f"features of each in {options.output}")  # fmt: skip

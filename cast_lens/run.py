@@ -205,6 +205,27 @@ def claim(path, identity, remedy, *, scratch=None):
         raise RunError(f"{path.parent} was begun differently ({'; '.join(differing)}). {remedy}")
 
 
+def refuse_foreign(path, begun, *, what, error=RunError):
+    """Refuse a folder that holds something, unless a run of the same kind was begun there.
+
+    Args:
+        path: The folder, which need not exist.
+        begun: Name of what such a run puts there first.
+        what: What the folder may hold, for the message: "candidates".
+        error: Class of the exception, of RunError.
+
+    Raises:
+        RunError: If it holds anything else; nothing is written.
+    """
+    if path.is_dir() and not (path / begun).exists():
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock")
+        if foreign:
+            raise error(
+                f"{path} holds {foreign[0]} and {len(foreign) - 1} other entries, expected a new "
+                f"or empty folder, or one of {what}; nothing was written, name another"
+            )
+
+
 def discard(path):
     """Remove everything in a run folder but its lock."""
     for entry in Path(path).iterdir():

@@ -102,24 +102,29 @@ def _audit(images, kept, left_out, flags):
     Raises:
         RuntimeError: If n_images is not n_scored + n_left_out.
     """
-    reasons = Counter(row[1] for row in left_out)
-    if len(images) != len(kept) + reasons.total():
+    by_reason = Counter(row[1] for row in left_out)
+    if len(images) != len(kept) + by_reason.total():
         raise RuntimeError(
-            f"n_images {len(images)} is not n_scored {len(kept)} + n_left_out {dict(reasons)}: an "
-            "object was lost or is there twice"
+            f"n_images {len(images)} is not n_scored {len(kept)} + n_left_out {dict(by_reason)}: "
+            "an object was lost or is there twice"
         )
     words = Counter(word for text in flags for word in text.split(";") if word)
     return {
-        "n_images": len(images), "n_scored": len(kept), "n_left_out": dict(sorted(reasons.items())),
+        "n_images": len(images), "n_scored": len(kept),
+        "n_left_out": dict(sorted(by_reason.items())),
         "n_extra_files": images.n_extra, "n_flagged": {w: words[w] for w in FLAGS if words[w]},
     }  # fmt: skip
 
 
 def sentence(audit):
     """Return the identity of an audit as one line."""
-    reasons = ", ".join(f"{reason} {n}" for reason, n in audit["n_left_out"].items())
     return (
         f"n_images {audit['n_images']} = n_scored {audit['n_scored']} + n_left_out "
-        f"{sum(audit['n_left_out'].values())} ({reasons or 'none'}); n_extra_files "
+        f"{sum(audit['n_left_out'].values())} ({reasons(audit)}); n_extra_files "
         f"{audit['n_extra_files']}"
     )
+
+
+def reasons(audit):
+    """Return why objects were left out, and how many for each reason, or "none"."""
+    return ", ".join(f"{reason} {n}" for reason, n in audit["n_left_out"].items()) or "none"

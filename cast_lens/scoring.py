@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from cast_lens import __version__, candidates, run, tasks
 from cast_lens.fits_image import CutoutError
-from cast_lens.images import fingerprint, read_grids, taken
+from cast_lens.images import fingerprint, in_order, read_grids, taken
 from cast_lens.own_clip import LOOKED_AT, contrast, own_bounds, spread
 from cast_lens.score_merge import LEFT_OUT, finish, sentence, weights_of
 from cast_lens.score_shards import (
@@ -97,7 +97,7 @@ def score(
     images, take = _with_bands(images, known[0].branches, take)
     _look(images, known[0].branches, take)
     folder = Path(folder)
-    _refuse_foreign(folder)
+    run.refuse_foreign(folder, WORK, what="candidates", error=ScoringError)
     options = {"clip": clip, "dihedral": dihedral, "engine": known[0].engine, "batch": batch,
                "shard": shard, "bands": take, "pixel_scale": images.pixel_scale,
                "mask_value": images.mask_value}  # fmt: skip
@@ -128,13 +128,7 @@ def score(
 def _with_bands(images, branches, take):
     """Return the Images, and {band of the network: band of the images}."""
     wanted = list(dict.fromkeys(band for branch in branches for band in branch.bands))
-    if isinstance(take, (list, tuple)):
-        if len(take) != len(wanted):
-            raise ScoringError(
-                f"found {len(take)} bands, {', '.join(take)}, expected one for each of the "
-                f"network's, {', '.join(wanted)}; a band may be named again"
-            )
-        take = dict(zip(wanted, take))
+    take = in_order(branches, take, error=ScoringError)
     if callable(images):
         images = images(tuple(dict.fromkeys(take.values() if take else wanted)))
     return images, taken(images, branches, take)
@@ -193,16 +187,6 @@ def _look(images, branches, take):
         f"{images.source}: none of {len(errors)} objects that were looked at can be used; "
         f"object_id {images.table['object_id'].iloc[position]}, {first}"
     )
-
-
-def _refuse_foreign(folder):
-    if folder.is_dir() and not (folder / WORK).exists():
-        foreign = sorted(p.name for p in folder.iterdir() if p.name != ".lock")
-        if foreign:
-            raise ScoringError(
-                f"{folder} holds {foreign[0]} and {len(foreign) - 1} other entries, expected a new "
-                "or empty folder, or one of candidates; nothing was written, name another"
-            )
 
 
 def _begin(folder, identity, *, restart):

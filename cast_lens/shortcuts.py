@@ -16,7 +16,7 @@ import scipy.stats
 from tqdm import tqdm
 
 from cast_lens import grading, intervals, metrics, run, score_shards
-from cast_lens.images import read_for, taken
+from cast_lens.images import in_order, read_for, taken
 from cast_lens.pack_files import csv_text
 from cast_lens.scores import escape_cell
 
@@ -86,27 +86,6 @@ def with_labels(images, path):
         )
     kept = images.table[known.notna()].assign(label=known[known.notna()].astype(np.int64))
     return replace(images, table=kept.reset_index(drop=True))
-
-
-def in_order(branches, take):
-    """Return {band of the network: band of the images} of bands in the order of the network's.
-
-    Args:
-        branches: Of the network, each with bands.
-        take: Names of bands of the images; or such a dict, or None, which are returned.
-
-    Raises:
-        ShortcutError: If there is not one for each.
-    """
-    if take is None or isinstance(take, dict):
-        return take
-    wanted = list(dict.fromkeys(band for branch in branches for band in branch.bands))
-    if len(take) != len(wanted):
-        raise ShortcutError(
-            f"found {len(take)} bands, {', '.join(take)}, expected one for each of the network's, "
-            f"{', '.join(wanted)}; a band may be named again"
-        )
-    return dict(zip(wanted, take))
 
 
 def alterations(scorer, *, radius=RADIUS):
@@ -227,7 +206,7 @@ def measure(
         )
     scorer = score_shards.open_scorer(network, engine)
     tests = alterations(scorer, radius=radius)
-    take = taken(images, scorer.branches, in_order(scorer.branches, take))
+    take = taken(images, scorer.branches, in_order(scorer.branches, take, error=ShortcutError))
     rows, left_out = [], {}
     bar = tqdm(range(0, len(images), batch), "shortcut tests", leave=False, disable=not progress)
     for first in bar:

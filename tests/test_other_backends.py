@@ -136,25 +136,15 @@ def hold(found, wanted):
         assert np.allclose(found[name], wanted[name], rtol=1e-4, atol=1e-4), name
 
 
+@pytest.mark.parametrize("size", ["small", pytest.param("b0", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("backend", OTHERS)
 def test_a_training_step_and_scores_are_those_of_tensorflow_without_it(
-    backend, folder, root, tmp_path, monkeypatch
+    backend, size, folder, root, tmp_path, monkeypatch
 ):
     (tmp_path / backend).mkdir()
     out = tmp_path / backend / "found.npz"
-    under(backend, root, WORK, folder, out, "small")
-    hold(np.load(out), reference(folder, tmp_path, "small", monkeypatch))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", OTHERS)
-def test_efficientnet_learns_and_scores_as_under_tensorflow(
-    backend, folder, root, tmp_path, monkeypatch
-):
-    (tmp_path / backend).mkdir()
-    out = tmp_path / backend / "found.npz"
-    under(backend, root, WORK, folder, out, "b0")
-    hold(np.load(out), reference(folder, tmp_path, "b0", monkeypatch))
+    under(backend, root, WORK, folder, out, size)
+    hold(np.load(out), reference(folder, tmp_path, size, monkeypatch))
 
 
 @pytest.mark.slow
