@@ -35,7 +35,8 @@ export PYTHONUNBUFFERED = 1
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
 	@echo "variables: SCALE=quick|hour|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
-	@echo "of reproduce-sglc2: INIT=imagenet|random|released JOBS=processes DASK=address|local SLURM=1"
+	@echo "of reproduce-sglc2: INIT=imagenet|random|released; of it and reproduce-deeplense:"
+	@echo "    JOBS=processes DASK=address|local SLURM=1"
 	@echo "of check-data and pack: DATA=folder DTYPE=float32|float16; of bench: BENCH='fits pack'"
 	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
 
@@ -56,7 +57,7 @@ reproduce-sglc2: $(MOCK_STAMP)  ## re-run Bom et al. (2022), ends with the table
 	$(BIN)/python -m reproductions sglc2 $(OPTIONS) $(if $(INIT),--init $(INIT)) $(SHARED)
 
 reproduce-deeplense: $(MOCK_STAMP)  ## re-run Aryal (2025), both tasks; SCALE=diagnosis for why Task 1 failed
-	$(BIN)/python -m reproductions deeplense $(OPTIONS)
+	$(BIN)/python -m reproductions deeplense $(OPTIONS) $(SHARED)
 
 reproduce-epfl: $(MOCK_STAMP)  ## re-run Saied, Syvis & Crettenand (2019), ends with the table and a verdict
 	$(BIN)/python -m reproductions epfl $(OPTIONS) $(if $(INIT),--init $(INIT))

@@ -47,7 +47,7 @@ def parser(paper, experiments, scales=("quick", "paper")):
     add("--real", action="store_true", help="stop if the real data are not to be had")
     add("--data-only", action="store_true", help="find or download the data, then stop")
     add("--scale", choices=scales, default=scales[0], help="size of the run")
-    add("--experiment", metavar="NAME", help="only these: " + ", ".join(experiments))
+    add("--experiment", metavar="NAME", help="only these, with commas: " + ", ".join(experiments))
     add(
         "--seed", type=at_least(0), default=0, help="seed of all random numbers but the papers' own"
     )
@@ -73,18 +73,23 @@ def choose(experiments, name):
 
     Args:
         experiments: Mapping of experiment names to anything.
-        name: What the user asked for; None or "" for all.
+        name: What the user asked for, or several with commas between them; None or "" for all.
 
     Returns:
-        List of names, in order.
+        List of names, in the order of `experiments`.
 
     Raises:
-        RunError: If none matches.
+        RunError: If nothing is called so.
     """
-    chosen = [key for key in experiments if not name or key == name or key.startswith(name + ".")]
-    if not chosen:
-        raise RunError(f"no experiment is called {name!r}; there are: {', '.join(experiments)}")
-    return chosen
+    if not name:
+        return list(experiments)
+    chosen = set()
+    for word in map(str.strip, name.split(",")):
+        found = [key for key in experiments if key == word or key.startswith(word + ".")]
+        if not found:
+            raise RunError(f"no experiment is called {word!r}; there are: {', '.join(experiments)}")
+        chosen.update(found)
+    return [key for key in experiments if key in chosen]
 
 
 def set_seed(seed):
@@ -394,7 +399,8 @@ def native_log():
     try:
         yield
     except Exception as error:
-        keep = not type(error).__module__.startswith("cast_lens")
+        is_ours = type(error).__module__.startswith("cast_lens")
+        keep = not (is_ours or isinstance(error, OSError))  # which `command` tells in one line
         if keep:
             print(f"native log: {log}", file=sys.stderr)
         raise

@@ -97,6 +97,23 @@ def run_tasks(tasks, begin, *, jobs, dask=None, slurm=False, title="tasks"):
         )
 
 
+def expect_versions(versions):
+    """Check that this process has the software that its run began with.
+
+    Args:
+        versions: Of `run.versions`, in the process that began it.
+
+    Raises:
+        RunError: If this process, such as one on another machine of a cluster, has others.
+    """
+    here = run.versions()
+    if here != versions:
+        raise run.RunError(
+            f"found {here} in a worker, expected {versions} as the run began with; give all "
+            "workers the same environment and KERAS_BACKEND"
+        )
+
+
 def do(task, work):
     """Do a task, unless it is done, with its folder held; waits while another process holds it.
 

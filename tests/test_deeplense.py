@@ -25,7 +25,7 @@ COUNTS = {
 @pytest.fixture(scope="module")
 def paper():
     """The modules of the paper, by name."""
-    names = ("settings", "data", "network", "training", "measures", "diagnosis", "results")
+    names = ("settings", "data", "network", "training", "measures", "diagnosis", "jobs", "results")
     found = {name: importlib.import_module(f"reproductions.deeplense.{name}") for name in names}
     return SimpleNamespace(main=importlib.import_module("reproductions.deeplense"), **found)
 
@@ -462,6 +462,26 @@ def test_quick_run_can_be_killed_at_any_write_and_ends_with_the_same_files(
     paper.main.main([*arguments, str(tmp_path / "whole")])
     for path, stamp in stamps.items():  # nothing is computed twice
         assert path.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.slow
+def test_two_processes_leave_what_one_leaves(paper, small, surveys_folder, tmp_path, monkeypatch):
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.setenv(name, "0")  # as many as this process has: sums of float32 depend on it
+    arguments = ["--data", str(surveys_folder), "--output"]
+    for folder, jobs in (("one", []), ("two", ["--jobs", "2"])):
+        paper.main.main([*arguments, str(tmp_path / folder), *jobs])
+    assert len(list((tmp_path / "two").rglob("history.csv"))) > 12
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+
+
+def test_every_experiment_is_trained_once_and_the_diagnosis_with_every_seed(paper, tmp_path):
+    scale = paper.settings.SCALES["diagnosis"]
+    todo = paper.jobs.plan(["task1.report", "diagnosis"], scale, 7, tmp_path)
+    assert len({one.folder for one in todo}) == len(todo)
+    assert len(todo) == 1 + scale.n_seeds * len(paper.diagnosis.plan(scale))
+    assert {one.seed for one in todo if one.name == "diagnosis"} == {7, 8, 9}
+    assert [one.keep for one in todo] == [True] + [False] * (len(todo) - 1)
 
 
 @pytest.mark.slow

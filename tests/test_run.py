@@ -478,6 +478,7 @@ NAMES = {"paper.random": 1, "paper.focal": 2, "paper": 3, "papers.x": 4, "beyond
         ("paper.focal", ["paper.focal"]),
         ("paper", ["paper.random", "paper.focal", "paper"]),
         ("beyond", ["beyond"]),
+        ("beyond, paper.focal,beyond", ["paper.focal", "beyond"]),
         ("", list(NAMES)),
         (None, list(NAMES)),
     ],
@@ -492,6 +493,12 @@ def test_an_unknown_experiment_lists_those_there_are(name):
         run.choose(NAMES, name)
     assert repr(name) in str(caught.value)
     assert all(known in str(caught.value) for known in NAMES)
+
+
+@pytest.mark.parametrize("name", ["beyond,", "beyond,pap"])
+def test_one_unknown_name_among_known_ones_is_refused(name):
+    with pytest.raises(run.RunError, match=f"called '{name.partition(',')[2]}'"):
+        run.choose(NAMES, name)
 
 
 def test_the_common_options_have_their_defaults():

@@ -49,15 +49,17 @@ test are scored with 32 objects a batch, on which the mean of a weighted loss de
 from pathlib import Path
 
 from cast_lens import data as data_files
-from cast_lens import run
-from reproductions.deeplense import diagnosis, drawing, results, training
+from cast_lens import run, tasks
+from reproductions.deeplense import drawing, jobs, results
 from reproductions.deeplense.data import divide, load_data
-from reproductions.deeplense.settings import EXPERIMENTS, SCALES, config_of
+from reproductions.deeplense.settings import EXPERIMENTS, SCALES
 
 
 def main(arguments=None):
     """Reproduce the report: load, train, score, and set every number beside the reported one."""
-    options = run.parser("deeplense", EXPERIMENTS, tuple(SCALES)).parse_args(arguments)
+    parser = run.parser("deeplense", EXPERIMENTS, tuple(SCALES))
+    tasks.add_options(parser)
+    options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
     chosen = run.choose(EXPERIMENTS, options.experiment)
     if not options.experiment:
@@ -81,20 +83,6 @@ def main(arguments=None):
             results.describe(survey, options.seed, folder)
             rows = divide(survey, "report", options.seed)["train"]
             drawing.draw_samples(survey, rows, folder)
-        for name in chosen:
-            survey = surveys[EXPERIMENTS[name].task]
-            if name == "diagnosis":
-                run_diagnosis(scale, survey, options.seed, folder)
-            else:
-                config = config_of(name, scale)
-                training.train(name, config, survey, options.seed, folder / name, keep=True)
+        todo = jobs.plan(chosen, scale, options.seed, folder)
+        jobs.run_trainings(todo, surveys, scale, options.seed, options)
         results.finish(folder, scale, options.scale, options.seed, surveys)
-
-
-def run_diagnosis(scale, survey, seed, folder):
-    """Train every configuration of the diagnosis with every seed, each once."""
-    for n in range(scale.n_seeds):
-        for name, config in diagnosis.plan(scale).items():
-            here = folder / "diagnosis" / name / f"seed{seed + n}"
-            # One name for all: with a seed, all begin alike and see objects in the same order.
-            training.train("diagnosis", config, survey, seed + n, here, keep=False)

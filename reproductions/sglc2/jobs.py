@@ -52,12 +52,7 @@ def begin(place, scale, seed, folder, versions):
     Raises:
         RunError: If this process, on a machine of a cluster, has others.
     """
-    here = run.versions()
-    if here != versions:
-        raise run.RunError(
-            f"found {here} in a worker, expected {versions} as the run began with; give all "
-            "workers the same environment and KERAS_BACKEND"
-        )
+    tasks.expect_versions(versions)
     survey, networks = divide(pack.open_pack(place), scale, seed), Networks()
 
     def work(argument):
