@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from cast_lens.run import RunError, write_whole
 
 STATE, BEST = "state.safetensors", "best.safetensors"
+EVERY = 16  # batches between two looks at the loss, for each makes the host wait for a GPU
 _REMEDY = "remove it, or train anew with --restart"
 
 
@@ -32,13 +33,15 @@ class Checkpoint(keras.callbacks.Callback):
 
     Attributes:
         history: List of the logs of each epoch, dicts of float, from the first on.
+        every: Batches between two looks at the loss: 1 under TensorFlow, which has it at hand.
     """
 
     def __init__(self, folder, *, monitor, objects=None):
         super().__init__()
         self.folder, self.monitor, self.objects = Path(folder), monitor, objects
         self.history = []
-        self._epoch = 0
+        self.every = 1 if keras.backend.backend() == "tensorflow" else EVERY
+        self._epoch = self._last = 0  # numbers of the epoch and of the batch
 
     def restore(self, model):
         """Give a compiled model the state after the last epoch that was finished.
@@ -67,19 +70,29 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Stop before a loss that is no number gets into the state; that of before is kept."""
-        if math.isfinite((logs or {}).get("loss", 0.0)):
+        self._last = batch
+        if (batch + 1) % self.every == 0:
+            self._look(batch, logs or {})
+
+    def _look(self, batch, logs):
+        # It is the mean of the epoch so far, and stays no number once it is none.
+        if math.isfinite(logs.get("loss", 0.0)):
             return
-        named = ""
+        named, since = "", batch - batch % self.every
         if self.objects:
-            ids = list(self.objects(self._epoch, batch))
+            ids = [k for step in range(since, batch + 1) for k in self.objects(self._epoch, step)]
             named = f" of {len(ids)} objects: {', '.join(map(str, ids))}"
+        where = (
+            f"batch {batch + 1}" if since == batch else f"one of batches {since + 1} to {batch + 1}"
+        )
         raise RunError(
-            f"{self.folder}: the loss is {logs['loss']} in epoch {self._epoch + 1}, after batch "
-            f"{batch + 1}{named}; the state before this epoch is kept, nothing is reported"
+            f"{self.folder}: the loss is {logs['loss']} in epoch {self._epoch + 1}, after {where}"
+            f"{named}; the state before this epoch is kept, nothing is reported"
         )
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the state, after the best weights if these are."""
+        self._look(self._last, logs or {})
         found = {key: float(value) for key, value in (logs or {}).items()}
         earlier = [row[self.monitor] for row in self.history]
         value = found[self.monitor]

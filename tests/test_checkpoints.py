@@ -30,7 +30,7 @@ def network(width=3):
     return model
 
 
-def train(folder, until, *, labels=None, model=None):
+def train(folder, until, *, labels=None, model=None, every=1):
     """Train up to an epoch, going on from what is in the folder."""
     model, pack = model or network(), MemoryPack(20, labels=labels)
     options = {"inputs": ["vis", "nir"], "batch_size": 4, "seed": 0, "fold": 0}
@@ -40,6 +40,7 @@ def train(folder, until, *, labels=None, model=None):
     kept = checkpoints.Checkpoint(
         folder, monitor="val_loss", objects=lambda e, s: ids[batches.rows(e * batches.steps + s)]
     )
+    kept.every = every
     done = kept.restore(model)
     model.fit(
         dataset.as_py_dataset(batches, first_epoch=done, repeat=True), epochs=until,
@@ -93,6 +94,18 @@ def test_weights_find_their_places_whatever_else_a_process_has_built(whole, tmp_
     assert len(before) == 3 and kept.restore(other) == EPOCHS
     for one, two in zip(values(model), values(other), strict=True):
         assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("every, named", [
+    (1, r"after batch \d of \d objects"), (2, "after one of batches 3 to 4 of 6 objects"),
+    (3, "after batch 4 of 2 objects"), (16, "after one of batches 1 to 4 of 14 objects"),
+])  # fmt: skip
+def test_the_loss_is_looked_at_before_anything_is_written(tmp_path, every, named):
+    labels = np.zeros(20)
+    labels[3] = np.nan
+    with pytest.raises(RunError, match=f"loss is nan in epoch 1, {named}.*200021"):
+        train(tmp_path, 1, labels=labels, every=every)
+    assert not (tmp_path / checkpoints.STATE).exists()
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_objects(whole, tmp_path):
