@@ -35,8 +35,8 @@ export PYTHONUNBUFFERED = 1
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
 	@echo "variables: SCALE=quick|hour|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
-	@echo "of reproduce-sglc2: INIT=imagenet|random|released; of it and reproduce-deeplense:"
-	@echo "    JOBS=processes DASK=address|local SLURM=1"
+	@echo "of reproduce-*, but active-learning: JOBS=processes DASK=address|local SLURM=1"
+	@echo "of reproduce-sglc2, -epfl and -nottingham: INIT=imagenet|random, and released for sglc2"
 	@echo "of check-data and pack: DATA=folder DTYPE=float32|float16; of bench: BENCH='fits pack'"
 	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
 
@@ -60,10 +60,10 @@ reproduce-deeplense: $(MOCK_STAMP)  ## re-run Aryal (2025), both tasks; SCALE=di
 	$(BIN)/python -m reproductions deeplense $(OPTIONS) $(SHARED)
 
 reproduce-epfl: $(MOCK_STAMP)  ## re-run Saied, Syvis & Crettenand (2019), ends with the table and a verdict
-	$(BIN)/python -m reproductions epfl $(OPTIONS) $(if $(INIT),--init $(INIT))
+	$(BIN)/python -m reproductions epfl $(OPTIONS) $(if $(INIT),--init $(INIT)) $(SHARED)
 
 reproduce-nottingham: $(MOCK_STAMP)  ## re-run Gabe (2022), ends with the table
-	$(BIN)/python -m reproductions nottingham $(OPTIONS) $(if $(INIT),--init $(INIT))
+	$(BIN)/python -m reproductions nottingham $(OPTIONS) $(if $(INIT),--init $(INIT)) $(SHARED)
 
 data-active-learning: $(STAMP)  ## download and verify the data of Li, Eadie & Walmsley (2025)
 	$(BIN)/python -m reproductions active_learning --real --data-only $(if $(DATA),--data '$(DATA)')

@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_s
 
 from cast_lens import checkpoints, metrics, run, scores, survey_pack
 from tests.folders import results
+from tests.jobs import hold_jobs_against_one
 
 SIDE = 64
 COUNTS = {
@@ -466,13 +467,9 @@ def test_quick_run_can_be_killed_at_any_write_and_ends_with_the_same_files(
 
 @pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(paper, small, surveys_folder, tmp_path, monkeypatch):
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        monkeypatch.setenv(name, "0")  # as many as this process has: sums of float32 depend on it
-    arguments = ["--data", str(surveys_folder), "--output"]
-    for folder, jobs in (("one", []), ("two", ["--jobs", "2"])):
-        paper.main.main([*arguments, str(tmp_path / folder), *jobs])
-    assert len(list((tmp_path / "two").rglob("history.csv"))) > 12
-    assert results(tmp_path / "two") == results(tmp_path / "one")
+    main = paper.main.main
+    monkeypatch.setattr(paper.main, "main", lambda a: main([*a, "--data", str(surveys_folder)]))
+    hold_jobs_against_one(paper.main, paper.jobs.begin, tmp_path, monkeypatch, least=13)
 
 
 def test_every_experiment_is_trained_once_and_the_diagnosis_with_every_seed(paper, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from cast_lens import pack, run, scores
 from cast_lens.sampling import alternate_classes
 from tests.fits_files import survey_file
+from tests.jobs import hold_jobs_against_one
 from tests.kills import hold_killed_against_whole
 
 N = 60
@@ -391,3 +392,15 @@ def test_real_cutouts_of_the_ground_track_take_the_place_of_euclids(paper, real_
     raw = np.where(raw >= 99, 0, raw)
     assert images["vis"][0, 0, 0, 0] == pytest.approx(raw[0, 0] / 4, rel=1e-5)
     assert images["vis"][0].sum() == pytest.approx(raw.sum(), rel=0.05)
+
+
+def begin_small(*arguments):
+    """Make every network of another process small, as the fixture `small` does here."""
+    jobs = importlib.import_module("reproductions.epfl.jobs")
+    importlib.import_module("reproductions.epfl.network").backbones.efficient_net = small_trunk
+    return jobs.begin(*arguments)
+
+
+@pytest.mark.slow
+def test_two_processes_leave_what_one_leaves(paper, small, tmp_path, monkeypatch):
+    hold_jobs_against_one(paper.main, begin_small, tmp_path, monkeypatch, least=4)

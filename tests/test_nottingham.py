@@ -12,6 +12,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from cast_lens import augment, checkpoints, intervals, pack, run, scores
 from tests.fits_files import survey_file
+from tests.jobs import hold_jobs_against_one
 from tests.kills import hold_killed_against_whole
 
 N = 80
@@ -461,3 +462,21 @@ def test_every_scale_trains_what_the_verdict_needs(paper, scale):
         assert (config.epochs, config.rotation, config.zoom) == (100, 90, (0.6, 1.4))
         lastro = paper.settings.config_of("lastro.original", chosen, {})
         assert (lastro.learning_rate, lastro.batch, lastro.scaled) == (1e-4, 30, "run_time")
+
+
+def begin_small(*arguments):
+    """Make every network of another process small, as the fixture `small` does here."""
+    names = ("jobs", "network", "training")
+    jobs, network, training = (
+        importlib.import_module(f"reproductions.nottingham.{name}") for name in names
+    )
+    network.backbones.efficient_net, network.lastro = small_trunk, small_lastro
+    network.lastro_keras = lambda x: small_lastro(x, seed=0, scaled=0)
+    training.EACH = 8
+    return jobs.begin(*arguments)
+
+
+@pytest.mark.slow
+def test_two_processes_leave_what_one_leaves(paper, small, tmp_path, monkeypatch):
+    least = sum(small.runs.values())
+    hold_jobs_against_one(paper.main, begin_small, tmp_path, monkeypatch, least=least)

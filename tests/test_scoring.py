@@ -507,6 +507,57 @@ def test_workers_that_die_at_random_lose_and_double_nothing(tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def many_network(chance=0.02):
+    def dying(arrays):
+        if random.SystemRandom().random() < chance:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return arrays["vis"].sum((1, 2, 3)) * 1e11
+
+    return network(branches=(Branch("vis", ("VIS",), 6, 0.1),), clip={}, logits=dying)
+
+
+def score_many(folder, output, net=many_network, **options):
+    """Score a pack in shards of a thousand, batches of 250."""
+    found = images.find(folder, pixel_scale={"VIS": 0.1})
+    return score(found, output, net, batch=250, shard=1000, **options)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_objects_are_scored_once_though_workers_and_runs_are_killed(tmp_path):
+    n, rng = 100_000, np.random.default_rng(0)
+    pixels_ = (rng.normal(size=(n, 1, 6, 6)) * 1e-12).astype(np.float32)
+    folder = tmp_path / "survey"
+    folder.mkdir()
+    paths = [f"{folder}/{k}.npy" for k in range(n)]
+    for path, image in zip(paths, pixels_):
+        np.save(path, image)
+    table = pd.DataFrame({"object_id": [f"n{k}" for k in range(n)], "path": paths})
+    pack.build(tmp_path / "pack", table, {"vis": ("VIS",)}, mask_value=None, dtype="float32",
+               channels="first", progress=False)  # fmt: skip
+    code = RUN.replace("test_scoring.score(", "test_scoring.score_many(").replace(", shard=4", "")
+    n_runs = n_kills = 0
+    while True:
+        arguments = [sys.executable, "-c", code, str(tmp_path / "pack"), str(tmp_path / "out"),
+                     "many_network", "2"]  # fmt: skip
+        process = subprocess.Popen(arguments, cwd=Path(__file__).parents[1], text=True,
+                                   stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+        try:
+            said = process.communicate(timeout=random.SystemRandom().uniform(10, 40))[1]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            said, n_kills = process.communicate()[1], n_kills + 1
+        n_runs += 1
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL or "given up" in said, said
+        assert n_runs < 60
+    found = candidates.read(tmp_path / "out")
+    assert n_runs > 1 and len(found) == n and found["object_id"].nunique() == n
+    wanted = pixels_.astype(np.float64).sum((1, 2, 3)) * 1e11
+    order = found["object_id"].str[1:].astype(int).to_numpy()
+    assert np.allclose(found["logit"], wanted[order], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_workers_give_the_bytes_of_one_process(folder, tmp_path):
     score(folder, tmp_path / "one")

@@ -56,8 +56,8 @@ Departures of this reproduction from both:
 
 from pathlib import Path
 
-from cast_lens import data, run
-from reproductions.epfl import results, training
+from cast_lens import data, run, tasks
+from reproductions.epfl import jobs, results
 from reproductions.epfl.settings import EXPERIMENTS, NETWORKS, SCALES, config_of
 from reproductions.epfl.survey import divide, load_data
 
@@ -67,6 +67,7 @@ def main(arguments=None):
     parser = run.parser("epfl", EXPERIMENTS, tuple(SCALES))
     parser.add_argument("--init", choices=("imagenet", "random"),
                         help="initial weights (paper: imagenet; quick, hour: random)")  # fmt: skip
+    tasks.add_options(parser)
     options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
     changes = scale.changes | ({"initial": options.init} if options.init else {})
@@ -84,12 +85,11 @@ def main(arguments=None):
     } | run.versions() | ({"init": options.init} if options.init else {})  # fmt: skip
     path = output / f"epfl-{survey.kind}-{options.scale}-seed{options.seed}"
     wanted = {n for name in run.choose(EXPERIMENTS, options.experiment) for n in EXPERIMENTS[name]}
-    networks = [
-        n for n in NETWORKS if n in wanted and (options.experiment or n in scale.experiments)
-    ]
+    configs = {
+        n: config_of(n, scale, changes) for n in NETWORKS
+        if n in wanted and (options.experiment or n in scale.experiments)
+    }  # fmt: skip
     with run.folder(path, identity, restart=options.restart) as folder:
-        for name in networks:
-            config = config_of(name, scale, changes)
-            training.train(name, config, survey, scale, options.seed, folder)
+        jobs.run_networks(configs, survey, scale, options.seed, folder, options)
         initial = config_of(next(iter(NETWORKS)), scale, changes).initial
         results.finish(folder, survey, scale, options.scale, options.seed, initial)

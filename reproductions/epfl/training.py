@@ -27,6 +27,7 @@ GROWTH = 2  # ASSUMED: of the batch then; the authors turned it by hand
 DECAY = 0.1  # ASSUMED: of the learning rate then, likewise
 MONITORED = "area_above_roc"  # 1 - AUROC: the lowest is the best
 REMEDY = "Use --restart (RESTART=1)."
+LAST = "history.csv"  # the file of a network that says that it is done
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +128,11 @@ def is_over(config, areas):
     return len(areas) >= config.epochs or bool(fell)
 
 
+def place(folder, name):
+    """Return the folder of a network in that of a run."""
+    return folder / "networks" / name
+
+
 def train(name, config, survey, scale, seed, folder):
     """Train and score one network, unless that was done.
 
@@ -142,9 +148,9 @@ def train(name, config, survey, scale, seed, folder):
     Raises:
         RunError: If it was begun with another Config, or the loss is not finite.
     """
-    here = folder / "networks" / name
+    here = place(folder, name)
     run.claim(here / "config.json", asdict(config), REMEDY)
-    if (here / "history.csv").exists():
+    if (here / LAST).exists():
         return
     number = list(NETWORKS).index(name)
     run.set_seed((seed, name))
@@ -162,7 +168,7 @@ def train(name, config, survey, scale, seed, folder):
     (here / checkpoints.STATE).unlink(missing_ok=True)
     if name not in STUDIED:
         (here / checkpoints.BEST).unlink(missing_ok=True)
-    run.write_whole(here / "history.csv", history.to_csv(index=False, lineterminator="\n"))
+    run.write_whole(here / LAST, history.to_csv(index=False, lineterminator="\n"))
 
 
 def fit(model, config, scorer, source, parts, *, seed, key, here):

@@ -37,8 +37,8 @@ Departures:
 from pathlib import Path
 
 from cast_lens import data as files
-from cast_lens import run
-from reproductions.nottingham import data, results, training
+from cast_lens import run, tasks
+from reproductions.nottingham import data, jobs, results, training
 from reproductions.nottingham.network import Networks
 from reproductions.nottingham.settings import EXPERIMENTS, SCALES, config_of
 
@@ -52,6 +52,7 @@ def main(arguments=None):
                         help="initial weights of EfficientNetB0 (default: random)")  # fmt: skip
     parser.add_argument("--stack", action="store_true",
                         help="also combine the images into train.fits and test.fits")  # fmt: skip
+    tasks.add_options(parser)
     options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
     pack = data.load_data(
@@ -77,8 +78,10 @@ def main(arguments=None):
     with run.folder(path, identity, restart=options.restart) as folder:
         if options.stack:
             data.write_stacks(survey, folder)
-        for cell in cells:
-            config = config_of(cell, scale, changes)
+        configs = {cell: config_of(cell, scale, changes) for cell in cells}
+        if tasks.is_asked(options):
+            jobs.run_trainings(configs, survey, scale, real, options.seed, folder, options)
+        for cell, config in configs.items():
             found = training.run_cell(
                 cell, config, survey, scale.runs[cell], real, options.seed, networks, folder
             )

@@ -122,7 +122,12 @@ def with_challenge(survey, experiments, scale, seed, output):
     target = output / "packs" / f"{place.name}-pack"
     found = survey_pack.pack_survey(place, target, dtype="float32")
     rows = challenge_rows(found.catalog["label"].to_numpy(), seed)
-    return replace(survey, challenge=found, challenge_rows=rows)
+    return add_challenge(survey, found, rows)
+
+
+def add_challenge(survey, source, rows):
+    """Return the Survey with a stand-in for the challenge's test: a source and rows of it."""
+    return replace(survey, challenge=source, challenge_rows=rows)
 
 
 def challenge_rows(labels, seed):

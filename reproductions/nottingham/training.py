@@ -170,18 +170,29 @@ def run_cell(cell, config, survey, n_runs, real, seed, networks, folder):
     """
     found: dict[str, list] = {}
     for k in range(n_runs):
+        run_one(cell, config, survey, k, real, seed, networks, folder)
         here = _place(folder, cell, k)
-        run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
-        wanted = _wanted(config, survey, real)
-        if not (here / FINAL).exists() or not all((here / f"{w}.csv").exists() for w in wanted):
-            model = prepare(cell, config, survey, seed, k, networks, folder)
-            train_and_score(model, config, survey, wanted, seed, k, here)
-        for name in wanted:
+        for name in _wanted(config, survey, real):
             found.setdefault(name, []).append(scores.read_scores(here / f"{name}.csv"))
         history = pd.read_csv(here / "history.csv")
         history.insert(0, "run", str(k))
         found.setdefault("history", []).append(history)
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+
+
+def run_one(cell, config, survey, k, real, seed, networks, folder):
+    """Train and score one network of a cell, number `k`, unless that was done; as `run_cell`."""
+    here = _place(folder, cell, k)
+    run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
+    wanted = _wanted(config, survey, real)
+    if not (here / FINAL).exists() or not all((here / f"{w}.csv").exists() for w in wanted):
+        model = prepare(cell, config, survey, seed, k, networks, folder)
+        train_and_score(model, config, survey, wanted, seed, k, here)
+
+
+def last_of(config, survey, real, folder, cell, k):
+    """Return the path of the file that `run_one` writes last."""
+    return _place(folder, cell, k) / f"{list(_wanted(config, survey, real))[-1]}.csv"
 
 
 def train_and_score(model, config, survey, wanted, seed, k, here):
