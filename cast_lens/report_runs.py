@@ -27,6 +27,7 @@ class RunFolder:
         origins: Code and machine of each start, list of dict; empty if the run did not record them.
         data: "real", "stand-in", "real and stand-in" or "unknown".
         data_of: {experiment: the same of one experiment}, where the run's own table says it.
+        audits: {survey: what became of its objects, a sentence}.
         hashes: {stem of the file that names a survey, "" for run.json: SHA-256}.
         rows: Its reproduced.csv, text columns; empty if there is none yet.
         curves: {(experiment, part): ScoreCurves}.
@@ -42,6 +43,7 @@ class RunFolder:
     origins: list
     data: str
     data_of: dict
+    audits: dict
     hashes: dict
     rows: pd.DataFrame
     curves: dict
@@ -101,6 +103,10 @@ def read_run(path):
         data_of={
             name: " and ".join(sorted(part["data"].unique()))
             for name, part in rows.groupby("experiment")
+        },
+        audits={
+            file.stem.removeprefix("audit-"): file.read_text(encoding="utf-8").strip()
+            for file in sorted(path.glob("audit-*.txt"))
         },
         hashes={name: str(found["sha256"]) for name, found in named.items() if "sha256" in found},
         rows=rows,

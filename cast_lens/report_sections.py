@@ -153,6 +153,7 @@ def provenance(one):
         "scale": str(one.identity.get("scale", scales)),
         "data": KINDS[kind_of([one.data])],
         **(hashes or {"SHA-256 of the survey": "unknown: not recorded"}),
+        **{f"objects of {survey}": text for survey, text in one.audits.items()},
         "backend": str(one.identity["backend"]),
         "versions": ", ".join(versions),
         **{word: text for word, text in told.items() if not text[:1].isdigit()},

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from cast_lens import archive, pack, survey_pack
+from cast_lens import archive, pack, pack_audit, run, survey_pack
 
 
 def packed(name, named, *, real, n_objects, seed, output):
@@ -26,16 +26,56 @@ def packed(name, named, *, real, n_objects, seed, output):
         DataUnavailableError: If the archive is to be had and cannot be.
     """
     place = Path(named).expanduser() if named else kept(name)
-    if place and (place / "checksums.npy").exists():
-        return pack.open_pack(place), None
+    if place and is_pack(place):
+        return opened(place, output), None
     if place is None and real:
         place = archive.get(name, "data")
     if place is None:
         print(f"no {name} here (make data-{name}, or DATA=): a stand-in of {n_objects} objects is "
               "made, once", file=sys.stderr)  # fmt: skip
         place = stand_in(name, output, n_objects, seed)
-    target = Path(output) / "packs" / f"{place.resolve().name}-pack"
-    return survey_pack.pack_survey(place, target, dtype="float32"), place
+    return opened(place, output), place
+
+
+def is_pack(folder):
+    """Whether a folder is that of a pack."""
+    return (Path(folder) / "checksums.npy").exists()
+
+
+def opened(place, output, *, title=None):
+    """Open a pack, or that of a survey's folder, made once; say what became of all objects.
+
+    Args:
+        place: Folder of a pack, or of a survey.
+        output: Folder for the pack, in packs/<title>-pack.
+        title: Name of the folder of the survey unless given.
+
+    Returns:
+        The Pack.
+
+    Raises:
+        PackError: If the folder holds no survey that is known.
+    """
+    place = Path(place)
+    if is_pack(place):
+        found = pack.open_pack(place)
+    else:
+        target = Path(output) / "packs" / f"{title or place.resolve().name}-pack"
+        found = survey_pack.pack_survey(place, target, dtype="float32")
+    left_out = "; which and why: quarantine.csv" if found.audit["n_quarantined"] else ""
+    print(f"{found.folder}: {pack_audit.sentence(found.audit)}{left_out}", file=sys.stderr)
+    return found
+
+
+def note(found, folder):
+    """Write what became of all objects of a pack into a run's folder, for its report.
+
+    Args:
+        found: The Pack.
+        folder: Of the run; the file is audit-<survey>.txt.
+    """
+    survey = found.manifest["identity"]["about.survey"]
+    run.write_whole(Path(folder) / f"audit-{survey}.txt", pack_audit.sentence(found.audit) + "\n")
 
 
 def kept(name):

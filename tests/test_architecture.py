@@ -115,7 +115,7 @@ def test_claims_compare_cells_or_numbers(root):
         assert row["paper"] in PAPERS
         assert row["relation"] in claims.RELATIONS, row["claim_id"]
         for side in ("left", "right"):
-            assert re.fullmatch(r"-?[0-9.]+|(reported:)?[\w.]+/[\w.]+", row[side]), row["claim_id"]
+            assert re.fullmatch(r"-?[0-9.]+|(reported:)?[\w.+]+/[\w.]+", row[side]), row["claim_id"]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, precision_recall_fscore_support, roc_auc_score
 
-from cast_lens import checkpoints, metrics, run, scores, survey_pack
+from cast_lens import checkpoints, metrics, run, scores, survey_folder, survey_pack
 from tests.folders import results
 from tests.jobs import hold_jobs_against_one
 
@@ -235,6 +235,22 @@ def test_either_order_of_channels_and_any_type_gives_the_same_images(paper, tmp_
     assert np.array_equal(found[0][0], np.moveaxis(one, 0, -1))
 
 
+def test_what_cannot_be_used_is_told_and_the_rest_is(paper, tmp_path, capsys):
+    write_folders(tmp_path / "deeplense1", 1)
+    first, second = sorted((tmp_path / "deeplense1/train/no").glob("*.npy"))[:2]
+    first.write_bytes(first.read_bytes()[:-8])
+    np.save(second, np.array([{"not": "pixels"}], dtype=object), allow_pickle=True)
+    survey = paper.data.load_data(
+        1, tmp_path, real=True, n_objects=1000, seed=0, output=tmp_path / "out"
+    )
+    assert len(survey.rows) == sum(COUNTS[1].values()) - 2
+    told = "n_catalog 66 = n_ok 64 + n_quarantined 2 (dtype 1, truncated 1) + n_missing 0"
+    said = capsys.readouterr().err
+    assert told in said and "quarantine.csv" in said
+    survey_folder.note(survey.pack, tmp_path)
+    assert told in (tmp_path / "audit-deeplense1.txt").read_text()
+
+
 def test_a_folder_without_the_task_is_refused_with_the_address(paper, surveys_folder, tmp_path):
     where = {"real": False, "n_objects": 9, "seed": 0, "output": tmp_path}
     with pytest.raises(run.RunError, match="no class folders of DeepLense Task 2.*train_lenses"):
@@ -394,10 +410,12 @@ def test_the_plan_changes_one_thing_pairs_and_puts_back(paper):
 
 
 def test_every_claim_of_the_paper_has_its_experiment(paper, root):
-    claims = pd.read_csv(root / "reproductions/claims.csv")
+    claims = pd.read_csv(root / "reproductions/claims.csv", dtype=str, keep_default_na=False)
     claims = claims[claims["paper"] == "deeplense"]
-    cells = [c for side in ("left", "right") for c in claims[side].astype(str) if "/" in c]
-    assert {cell.split("/")[0] for cell in cells} <= set(paper.settings.EXPERIMENTS)
+    cells = [c for side in ("left", "right", "control") for c in claims[side] if "/" in c]
+    diagnosed = paper.diagnosis.plan(paper.settings.SCALES["diagnosis"])
+    known = set(paper.settings.EXPERIMENTS) | {f"diagnosis.{name}" for name in diagnosed}
+    assert {cell.split("/")[0] for cell in cells} <= known
 
 
 def kill_writes(monkeypatch, every, until):

@@ -182,6 +182,13 @@ def test_provenance_is_what_run_json_says_and_the_rest_is_unknown(tmp_path):
     assert {"commit", "processor", "memory"} <= set(origin)
 
 
+def test_what_became_of_all_objects_is_told_where_a_run_kept_it(tmp_path):
+    path = make_run(tmp_path)
+    (path / "audit-sglc2.txt").write_text("n_catalog 3 = n_ok 2 + n_quarantined 1 (<b>)\n")
+    told = report_sections.provenance(report_runs.read_run(path))
+    assert told["objects of sglc2"] == "n_catalog 3 = n_ok 2 + n_quarantined 1 (<b>)"
+
+
 def test_code_and_machine_of_every_start_are_shown_where_a_run_kept_them(tmp_path):
     path = make_run(tmp_path)
     (path / "origin.json").write_text(json.dumps([{"commit": "c0", "cores": 2}, {"commit": "c1"}]))

@@ -1,5 +1,7 @@
 """Where a survey comes from: named, kept, downloaded, or a stand-in made once."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from cast_lens import pack, survey_folder, survey_pack
@@ -9,10 +11,21 @@ from cast_lens import pack, survey_folder, survey_pack
 def packing(monkeypatch):
     """Pack nothing; return a list of what would have been packed, and where to."""
     asked = []
-    monkeypatch.setattr(
-        survey_pack, "pack_survey", lambda place, target, *, dtype: asked.append((place, target))
-    )
+
+    def pack_survey(place, target, *, dtype):
+        asked.append((place, target))
+        return fake(target)
+
+    monkeypatch.setattr(survey_pack, "pack_survey", pack_survey)
     return asked
+
+
+def fake(folder):
+    """Return what is known of a pack of three objects, one of them truncated."""
+    audit = {"n_catalog": 3, "n_ok": 2, "n_quarantined": {"truncated": 1}, "n_missing": 0,
+             "n_missing_published": 0, "n_extra_files": 0}  # fmt: skip
+    manifest = {"identity": {"about.survey": "sglc2"}}
+    return SimpleNamespace(folder=folder, audit=audit, manifest=manifest)
 
 
 @pytest.fixture
@@ -49,9 +62,20 @@ def test_a_folder_that_is_named_comes_first_and_then_the_kept_ones(elsewhere, pa
 def test_a_pack_that_is_named_is_opened_as_it_is(elsewhere, packing, monkeypatch):
     (elsewhere / "mine-pack").mkdir()
     (elsewhere / "mine-pack/checksums.npy").touch()
-    monkeypatch.setattr(pack, "open_pack", lambda place: ("opened", place.name))
-    assert ask("mine-pack", elsewhere) == (("opened", "mine-pack"), None)
+    opened = fake(elsewhere / "mine-pack")
+    monkeypatch.setattr(pack, "open_pack", lambda place: opened if place.name == "mine-pack" else 0)
+    assert ask("mine-pack", elsewhere) == (opened, None)
     assert packing == []
+
+
+def test_what_became_of_all_objects_is_said_and_noted(elsewhere, packing, capsys):
+    (elsewhere / "mine").mkdir()
+    found, _ = ask("mine", elsewhere)
+    said = "n_catalog 3 = n_ok 2 + n_quarantined 1 (truncated 1) + n_missing 0"
+    assert f"packs/mine-pack: {said}" in (told := capsys.readouterr().err)
+    assert "quarantine.csv" in told
+    survey_folder.note(found, elsewhere)
+    assert (elsewhere / "audit-sglc2.txt").read_text().startswith(said)
 
 
 def test_real_data_are_downloaded_and_never_replaced_by_a_stand_in(elsewhere, packing, monkeypatch):

@@ -49,7 +49,7 @@ test are scored with 32 objects a batch, on which the mean of a weighted loss de
 from pathlib import Path
 
 from cast_lens import data as data_files
-from cast_lens import run, tasks
+from cast_lens import run, survey_folder, tasks
 from reproductions.deeplense import drawing, jobs, results
 from reproductions.deeplense.data import divide, load_data
 from reproductions.deeplense.settings import EXPERIMENTS, SCALES
@@ -80,6 +80,7 @@ def main(arguments=None):
             known = {"data": survey.kind,
                      "sha256": data_files.sha256(survey.pack.folder / "manifest.json")}  # fmt: skip
             run.claim(folder / f"task{task}.json", known, "Use --restart (RESTART=1).")
+            survey_folder.note(survey.pack, folder)
             results.describe(survey, options.seed, folder)
             rows = divide(survey, "report", options.seed)["train"]
             drawing.draw_samples(survey, rows, folder)

@@ -17,7 +17,6 @@ from cast_lens import (
     pixel_statistics,
     run,
     survey_folder,
-    survey_pack,
     surveys,
 )
 from reproductions.deeplense.settings import ADDRESSES, CLASSES, DIVIDE, LIMIT, word
@@ -121,18 +120,14 @@ def load_data(task, data, *, real, n_objects, seed, output):
         print(f"no {name} here (DATA=): a stand-in of {n_objects} objects is made, once",
               file=sys.stderr)  # fmt: skip
         place = survey_folder.stand_in(name, output, n_objects, seed)
-    if (place / "checksums.npy").exists():
-        found = pack.open_pack(place)
-    else:
-        target = output / "packs" / f"{place.resolve().name}-{name}-pack"
-        found = survey_pack.pack_survey(place, target, dtype="float32")
+    found = survey_folder.opened(place, output, title=f"{place.resolve().name}-{name}")
     return Survey(task, found, limit(found.catalog, n_objects, seed))
 
 
 def _named(name, place):
     """Return the folder of a task at or below a place that was named, or None."""
     for folder in (place / name, place):
-        if (folder / "checksums.npy").exists():
+        if survey_folder.is_pack(folder):
             if pack.open_pack(folder).manifest["identity"]["about.survey"] == name:
                 return folder
         elif folder.is_dir() and _holds(folder, name):

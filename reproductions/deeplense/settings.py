@@ -89,7 +89,8 @@ EXPERIMENTS: dict[str, Config] = {
     ),
     "task2.no_scheduler": replace(TASK2, patience=None),
     "diagnosis": TASK1_CODE,  # and all that diagnosis.plan makes of it
-    "beyond.smallest": replace(TASK1_CODE, rules="report", feature_dropout=0.0),
+    # The smallest change that learns, as the diagnosis found: no dropout, neither kind.
+    "beyond.smallest": Config(feature_dropout=0.0, head_dropout=0.0),
     "beyond.residual": RESIDUAL,
     "beyond.residual_task2": replace(
         RESIDUAL, task=2, side=64, class_weights=True, filters=(32, 64, 128, 256), epochs=20

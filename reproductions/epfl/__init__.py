@@ -56,7 +56,7 @@ Departures of this reproduction from both:
 
 from pathlib import Path
 
-from cast_lens import data, run, tasks
+from cast_lens import data, run, survey_folder, tasks
 from reproductions.epfl import jobs, results
 from reproductions.epfl.settings import EXPERIMENTS, NETWORKS, SCALES, config_of
 from reproductions.epfl.survey import divide, load_data
@@ -90,6 +90,7 @@ def main(arguments=None):
         if n in wanted and (options.experiment or n in scale.experiments)
     }  # fmt: skip
     with run.folder(path, identity, restart=options.restart) as folder:
+        survey_folder.note(found, folder)
         jobs.run_networks(configs, survey, scale, options.seed, folder, options)
         initial = config_of(next(iter(NETWORKS)), scale, changes).initial
         results.finish(folder, survey, scale, options.scale, options.seed, initial)

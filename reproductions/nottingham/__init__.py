@@ -37,7 +37,7 @@ Departures:
 from pathlib import Path
 
 from cast_lens import data as files
-from cast_lens import run, tasks
+from cast_lens import run, survey_folder, tasks
 from reproductions.nottingham import data, jobs, results, training
 from reproductions.nottingham.network import Networks
 from reproductions.nottingham.settings import EXPERIMENTS, SCALES, config_of
@@ -76,6 +76,7 @@ def main(arguments=None):
     path = output / f"nottingham-{survey.kind}-{options.scale}-seed{options.seed}"
     networks = Networks()
     with run.folder(path, identity, restart=options.restart) as folder:
+        survey_folder.note(pack, folder)
         if options.stack:
             data.write_stacks(survey, folder)
         configs = {cell: config_of(cell, scale, changes) for cell in cells}

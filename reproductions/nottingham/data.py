@@ -16,7 +16,6 @@ from cast_lens import (
     run,
     stacks,
     survey_folder,
-    survey_pack,
 )
 from cast_lens.pack import Pack
 from reproductions.nottingham.settings import (
@@ -119,8 +118,7 @@ def with_challenge(survey, experiments, scale, seed, output):
     if not wanted or survey.kind == "real" or not scale.n_challenge:
         return survey
     place = survey_folder.stand_in(SURVEY, output, scale.n_challenge, seed)
-    target = output / "packs" / f"{place.name}-pack"
-    found = survey_pack.pack_survey(place, target, dtype="float32")
+    found = survey_folder.opened(place, output)
     rows = challenge_rows(found.catalog["label"].to_numpy(), seed)
     return add_challenge(survey, found, rows)
 
