@@ -126,7 +126,8 @@ def cause(table):
             how_many = (
                 f"of {len(mends)} that make it learn" if len(mends) > 1 else "and the only one"
             )
-            return name, confirmed, f"It is the change of the largest gain, {how_many}."
+            alone = "No single change is enough. " if word == "two." else ""
+            return name, confirmed, f"{alone}It is the change of the largest gain, {how_many}."
     return "", False, "No single change and no pair makes the network learn at this size."
 
 
@@ -151,7 +152,8 @@ def paragraph(table, about):
         for each in name.split("+"):
             if f"back.{each}" in rows.index and "mended" in rows.index:
                 parts.append(f"With all suspects off it is {_told(rows.loc['mended'])}, and with "
-                             f"`{each}` put back {_told(rows.loc[f'back.{each}'])}.")  # fmt: skip
+                             f"what `{each}` switches off put back "
+                             f"{_told(rows.loc[f'back.{each}'])}.")  # fmt: skip
         does = "confirms it" if confirmed else "does not confirm it: something else is part of it"
         parts.append(f"Switching it on again {does}.")
     else:

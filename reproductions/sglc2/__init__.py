@@ -6,8 +6,8 @@
 Data: II SGLC, 100,000 objects in VIS (200 x 200) and H, J, Y (66 x 66), of which 20,000 are used
 for ten-fold cross-validation and the rest for an independent test.
 Command: make reproduce-sglc2 [DATA=...] [SCALE=quick|hour|paper] [EXPERIMENT=table1|test80k|npix]
-Hardware: quick and hour, two CPU cores. Paper scale is 180 trainings of 50 epochs of
-18,000 objects, for the floor of one such epoch see the documentation; a GPU is needed.
+Hardware: quick and hour, two CPU cores. Paper scale is 180 trainings of 50 epochs of 18,000
+objects and needs a GPU; docs/cluster.md says how folds share several.
 
 Departures:
  1. Keras 3 instead of 2. The network is that of the same package `efficientnet`, the optimizer has
@@ -30,7 +30,7 @@ Departures:
 
 from pathlib import Path
 
-from cast_lens import data, run, tasks
+from cast_lens import data, run, survey_folder, tasks
 from reproductions.sglc2 import adapt, jobs, look, results, training
 from reproductions.sglc2.network import Networks
 from reproductions.sglc2.settings import EXPERIMENTS, HEADLINE, RELEASED, SCALES, config_of
@@ -64,6 +64,7 @@ def main(arguments=None):
     wanted = {EXPERIMENTS[name] for name in chosen}
     cells = [cell for cell in scale.cells if cell in wanted] or sorted(wanted)
     with run.folder(path, identity, restart=options.restart) as folder:
+        survey_folder.note(survey.pack, folder)
         if tasks.is_asked(options):
             configs = {cell: config_of(cell, changes) for cell in cells}
             jobs.run_folds(configs, survey, scale, options.seed, folder, options)
@@ -79,6 +80,7 @@ def main(arguments=None):
             )  # fmt: skip
         if scale.adapt and {"transfer", "scratch"} & set(chosen):
             ground, _ = load_data(None, n_objects=scale.n_ground, name="sglc1-ground", **where)
+            survey_folder.note(ground, folder)
             base = config_of(HEADLINE, changes)
             found = adapt.run_adapt(
                 ground, scale.adapt, scale.n_groups, base, options.seed, networks, folder
