@@ -133,6 +133,7 @@ def _write_pixels(labelled, network, take, folder, paths, record, strict, progre
         )
         for b in network.branches
     }
+    _allocate(hidden.values())
     pixels, kept = [], []
     for first in tqdm(range(0, len(ids), BLOCK), "read", leave=False, disable=not progress):
         rows = list(range(first, min(first + BLOCK, len(ids))))
@@ -160,6 +161,23 @@ def _write_pixels(labelled, network, take, folder, paths, record, strict, progre
     features.write_left_out(folder / LEFT_OUT, left_out)
     audit = features.audit(labelled, kept, flags, left_out)
     run.write_whole(record, json.dumps({"kept": kept, "pixels": pixels, "audit": audit}) + "\n")
+
+
+def _allocate(paths):
+    """Take the disk that mapped files need; a full one would kill whoever writes to the map."""
+    allocate = getattr(os, "posix_fallocate", None)
+    if allocate is None:  # as on macOS
+        return
+    for path in paths:
+        size = path.stat().st_size
+        try:
+            with open(path, "r+b") as stream:
+                allocate(stream.fileno(), 0, size)
+        except OSError as error:
+            for other in paths:
+                other.unlink()
+            cause = f"{error.strerror}; {size} bytes needed, {run.free_bytes(path.parent)} free"
+            raise OSError(error.errno, cause, str(path)) from error
 
 
 def _sky_groups(table):

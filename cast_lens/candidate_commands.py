@@ -3,6 +3,8 @@
 import json
 import sys
 
+from cast_lens.candidate_images import bands_of, find_images, images_of
+
 
 def score(options):
     """Score images with a network and write a folder of candidates."""
@@ -17,7 +19,7 @@ def score(options):
             partial(find_images, options), options.model, options.output, clip=options.clip,
             dihedral=options.dihedral, engine=options.engine, batch=options.batch,
             shard=options.shard, workers=options.workers, dask=options.dask, slurm=options.slurm,
-            take=options.bands.split(",") if options.bands else None, top=options.top,
+            take=bands_of(options), top=options.top,
             strict=options.strict, restart=options.restart, dry_run=options.dry_run,
         )  # fmt: skip
     if options.json:
@@ -32,14 +34,6 @@ def score(options):
         for word, n in about["audit"]["n_flagged"].items():
             print(f"{n} {word}: {images.FLAGS[word]}")
         print(f"candidates in {options.output}")
-
-
-def find_images(options, bands):
-    """Find the images that options name, with these bands."""
-    from cast_lens import images
-
-    names = ("id_column", "path_column", "label_column", "pixel_scale", "mask_value")
-    return images.find(options.images, bands=bands, **{n: getattr(options, n) for n in names})
 
 
 def grade_candidates(options):
@@ -62,25 +56,6 @@ def grade_candidates(options):
     else:
         print(f"{page.path}: {page.n} candidates ({page.n_without_image} without an image), "
               f"{page.size / 1e6:.1f} MB; open it in a browser")  # fmt: skip
-
-
-def images_of(options):
-    """Return the images of a folder of candidates, or those that were named."""
-    from pathlib import Path
-
-    from cast_lens import candidates, images
-
-    if options.images is not None:
-        return find_images(options, options.bands.split(",") if options.bands else None)
-    about = Path(options.candidates) / candidates.ABOUT
-    try:
-        known = json.loads(about.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise images.ImagesError(
-            f"{about}: found no source of images there, expected the folder that `cast-lens "
-            "score` wrote; name the images with --images"
-        ) from error
-    return images.find_again(known)
 
 
 def rank_pool(options):
@@ -154,6 +129,12 @@ def measure_completeness(options):
             fits[name] = selection.fit_logistic(values[name], found, is_log=quantity.is_log)
         except UndefinedMetric as reason:
             fits[name] = str(reason)
+    if not tables:
+        raise UndefinedMetric(
+            f"{options.scores} and {options.truth}: found {len(found)} lenses in both, and no "
+            f"quantity can be put in bins ({'; '.join(map(str, fits.values()))}); expected lenses "
+            "with a label of 1 and a measured quantity"
+        )
     pair = ("einstein_radius", "magnitude")
     if set(pair) <= set(tables):
         edges = {

@@ -22,6 +22,7 @@ from cast_lens.scores import escape_cell, unescape_cell
 from cast_lens.text_tables import TextTable
 
 CSV, FITS, REGIONS, ABOUT = "candidates.csv", "candidates.fits", "candidates.reg", "run.json"
+TABLES = (CSV, FITS)
 COLUMNS = (
     "object_id", "ra", "dec", "score", "logit", "probability", "spread", "rank", "flags", "weights",
 )  # fmt: skip

@@ -52,7 +52,7 @@ def _parser():
         "metrics of a score file, with intervals",
         "cast-lens metrics scores.csv --top 100",
     )
-    one.add_argument("scores", type=Path, help="CSV: run, n_train, object_id, label, score")
+    one.add_argument("scores", type=Path, help="score file, its folder, or candidates with labels")
     one.add_argument("--top", type=int, default=100, help="objects a person inspects (100)")
     one.add_argument("--draws", type=int, default=2000, help="bootstrap draws (2000)")
     one.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
@@ -67,6 +67,7 @@ def _parser():
     )
     two.add_argument("folder", type=Path, help="any unpacking of a challenge archive")
     two.add_argument("--mask-value", type=float, help="pixels with this value or more are masked")
+    two.add_argument("--strict", action="store_true", help="stop at a file that cannot be used")
     two.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     three = _command(

@@ -9,7 +9,7 @@ def show_metrics(options):
     """Print the metrics of a score file, with intervals."""
     from functools import partial
 
-    from cast_lens import intervals, metrics, report, scores
+    from cast_lens import intervals, metrics, report
 
     wanted = {
         "roc_auc": metrics.roc_auc,
@@ -20,7 +20,7 @@ def show_metrics(options):
         "max_f_beta_0.001": partial(metrics.max_f_beta, beta_squared=0.001),
     }
     rows = []
-    table = scores.read_scores(options.scores)
+    table = _scores_of(options.scores)
     for (run, n_train), part in table.groupby(["run", "n_train"], sort=False):
         labels, values = part["label"].to_numpy(), part["score"].to_numpy()
         found = {row["metric"]: row for row in metrics.evaluate(labels, values, wanted)}
@@ -36,29 +36,75 @@ def show_metrics(options):
     _print(rows, options.json, report)
 
 
-def list_cutouts(options):
-    """Print what is in a folder of challenge cutouts."""
-    from cast_lens import cutouts, report
+def _scores_of(path):
+    """Return the score table of a score file, or of a folder of one or of candidates."""
+    from cast_lens import candidates, scores
+    from cast_lens.run import RunError
 
-    rows = []
+    if path.is_dir() and (path / "scores.csv").is_file():
+        path = path / "scores.csv"
+    is_candidates = (path / candidates.CSV).is_file() or path.name in candidates.TABLES
+    if not is_candidates and path.is_dir():
+        below = sorted(path.glob("*/scores.csv"))
+        hint = f"; there are {len(below)} below it, such as {below[0]}" if below else ""
+        raise RunError(
+            f"{path}: found neither scores.csv nor {candidates.CSV}, expected a score file, the "
+            f"folder of an experiment, or one that `cast-lens score` wrote{hint}; name one"
+        )
+    if not is_candidates:
+        return scores.read_scores(path)
+    table = candidates.read(path)
+    if "label" not in table:
+        raise RunError(
+            f"{path}: found candidates without labels, expected 0 or 1 for each, without which "
+            "there are no metrics; score a pack or table with labels (--label-column)"
+        )
+    # By the logit: scores of 1 - 1e-17 are all 1.
+    return table.assign(run=str(path), n_train="", score=table["logit"])[scores.COLUMNS]
+
+
+def list_cutouts(options):
+    """Print what is in a folder of challenge cutouts; a file that cannot be used is a row too."""
+    import math
+
+    from cast_lens import cutouts, report
+    from cast_lens.run import RunError
+
+    if options.mask_value is not None and not math.isfinite(options.mask_value):
+        raise RunError(f"mask_value is {options.mask_value}, expected a finite number, or none")
+    rows, errors = [], []
     found, n_extra = cutouts.find_cutouts(options.folder)
     for _, row in found.iterrows():
         for band in [name[5:] for name in found if name.startswith("path_")]:
-            path = row[f"path_{band}"]
+            about, path = {"object_id": row["object_id"], "band": band}, row[f"path_{band}"]
             if path is None:
-                rows.append({"object_id": row["object_id"], "band": band, "pixels": "missing"})
+                rows.append(about | {"pixels": "missing"})
                 continue
-            image, counts = cutouts.read_cutout([path])
-            if options.mask_value is not None:  # the statistics need the pixels that this makes 0
-                _, counts = cutouts.read_cutout([path], mask_value=options.mask_value)
-            statistics = cutouts.pixel_statistics(image, mask_value=options.mask_value)
-            size = {"object_id": row["object_id"], "band": band}
-            size["pixels"] = "x".join(map(str, image.shape[:2]))
-            values = {name: float(value[0]) for name, value in statistics.items()}
-            bad = {"masked": counts.n_masked[0], "not_finite": counts.n_nonfinite[0]}
-            rows.append(size | values | bad)
+            try:
+                rows.append(about | _cutout_row(path, options.mask_value))
+            except cutouts.CutoutError as error:
+                if options.strict:
+                    raise
+                rows.append(about | {"pixels": error.reason})
+                errors.append(error)
     _print(rows, options.json, report)
-    print(f"{len(found)} objects, {n_extra} other files", file=sys.stderr)
+    for one in errors:
+        print(f"left out: {one}", file=sys.stderr)
+    print(f"{len(found)} objects, {n_extra} other files, {len(errors)} files that cannot be used",
+          file=sys.stderr)  # fmt: skip
+
+
+def _cutout_row(path, mask_value):
+    """Return size, statistics and bad pixels of one file."""
+    from cast_lens import cutouts
+
+    image, counts = cutouts.read_cutout([path])
+    if mask_value is not None:  # the statistics need the pixels that this makes 0
+        _, counts = cutouts.read_cutout([path], mask_value=mask_value)
+    statistics = cutouts.pixel_statistics(image, mask_value=mask_value)
+    row = {"pixels": "x".join(map(str, image.shape[:2]))}
+    row |= {name: float(value[0]) for name, value in statistics.items()}
+    return row | {"masked": counts.n_masked[0], "not_finite": counts.n_nonfinite[0]}
 
 
 def show_table(options):
@@ -222,8 +268,9 @@ def verify_pack(options):
 def _print(rows, as_json, report):
     import pandas as pd
 
-    if as_json:
-        json.dump(rows, sys.stdout, indent=1, default=float)
+    if as_json:  # which has no word for NaN
+        plain = [{k: None if v != v else v for k, v in row.items()} for row in rows]
+        json.dump(plain, sys.stdout, indent=1, default=float)
         print()
         return
     frame = pd.DataFrame(rows)

@@ -212,7 +212,8 @@ def explain_candidates(
         DataFrame of `COLUMNS`, of all that was ever explained in the folder.
 
     Raises:
-        ExplainError: If an object is not among candidates or images, or cannot be used.
+        ExplainError: If an object is not among candidates or images, or cannot be used, or the
+            folder holds something else.
         ImagesError: If the images lack a band.
         RunError: If the folder was begun with another network, other images or settings.
     """
@@ -225,9 +226,10 @@ def explain_candidates(
     take = taken(images, network.branches, in_order(network.branches, take))
     positions = dict(zip(images.table["object_id"], itertools.count()))
     folder = Path(folder)
+    run.refuse_foreign(folder, WORK, what="explanations", error=ExplainError)
     with run.hold(folder):
         if restart:
-            for path in [*(folder / WORK).glob("*"), *folder.glob("*.png")]:
+            for path in [*(folder / WORK).glob("*"), *folder.glob(f"{'[0-9]' * 7}-*.png")]:
                 path.unlink()
         run.claim(folder / WORK / "identity.json",
                   _identity(table, images, network, settings, take, clip),
@@ -366,10 +368,13 @@ def _reclip(network, clip):
 
 
 def _identity(table, images, network, settings, take, clip):
+    """Return what a second run must share to go on, flat, so that a difference is short."""
     ranked = csv_text(table[["object_id", "rank"]])
     return {
         "candidates": hashlib.sha256(ranked.encode()).hexdigest(), "network": network.sha256,
-        "images": fingerprint(images), "settings": asdict(settings), "bands": take, "clip": clip,
+        "bands": take, "clip": clip,
+        **{f"images.{name}": value for name, value in fingerprint(images).items()},
+        **{f"settings.{name}": value for name, value in asdict(settings).items()},
     }  # fmt: skip
 
 

@@ -102,10 +102,7 @@ def write_features(
         OSError: If it cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise pools.PoolError(
-            f"{folder} is not empty, expected a new folder; name another, or remove it"
-        )
+    unfinished = _unfinished(folder)
     if isinstance(network, (str, os.PathLike)):
         network = networks.open_network(network)
     images, take = with_bands(images, network.branches, take)
@@ -123,15 +120,39 @@ def write_features(
     if dry_run:
         return about | {"plan": {"n_images": len(images)}}
     with _spooled(folder) as path:
+        for name in unfinished:
+            (folder / name).unlink()
         kept, flags, left_out = _spool(path, images, network, model, take, batch, strict, progress)
         ids = images.table["object_id"].iloc[kept].tolist()
         rows = np.memmap(path, np.float32, "r", shape=(len(ids), about["n_features"]))
         blocks = (rows[k : k + pools.ROWS] for k in range(0, len(ids), pools.ROWS))
         pools.write_pool(folder, ids, blocks)
-    write_left_out(folder / LEFT_OUT, left_out)
-    about["audit"] = audit(images, kept, flags, left_out)
-    run.write_whole(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+        write_left_out(folder / LEFT_OUT, left_out)
+        about["audit"] = audit(images, kept, flags, left_out)
+        run.write_whole(folder / ABOUT, json.dumps(about, indent=1) + "\n")
     return about
+
+
+def _unfinished(folder):
+    """Return the names of what a kill left, all of which is made anew.
+
+    Raises:
+        PoolError: If the folder holds anything else.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    own = (pools.FEATURES, pools.OBJECTS, LEFT_OUT)
+    ours = all(name in own or name.startswith(tuple(f".{n}." for n in (*own, ABOUT)))
+               for name in names)  # fmt: skip
+    if names and not (ours and _hidden(folder).exists()):
+        raise pools.PoolError(
+            f"{folder} is not empty, expected a new folder; name another, or remove it"
+        )
+    return names
+
+
+def _hidden(folder):
+    """Return the folder of the work, which is gone once all is written."""
+    return folder.parent / f".{folder.name}.features"
 
 
 def with_bands(images, branches, take):
@@ -199,12 +220,16 @@ def audit(images, kept, flags, left_out):
 @contextmanager
 def _spooled(folder):
     """Yield the path of a file beside a folder to be; it is gone afterwards."""
-    with run.hold(folder.parent / f".{folder.name}.features") as hidden:
+    with run.hold(_hidden(folder)) as hidden:
         run.discard(hidden)  # what a kill left
         try:
             yield hidden / "rows"
-        finally:
-            shutil.rmtree(hidden)
+        except BaseException:
+            run.discard(hidden)
+            if not (folder.exists() and any(folder.iterdir())):  # else it says: unfinished
+                shutil.rmtree(hidden)
+            raise
+        shutil.rmtree(hidden)
 
 
 def _spool(path, images, network, model, take, batch, strict, progress):

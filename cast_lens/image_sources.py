@@ -23,7 +23,7 @@ from cast_lens.image_extensions import (
     with_paths,
 )  # fmt: skip
 from cast_lens.image_parts import SUFFIXES, is_image
-from cast_lens.pack_files import MANIFEST
+from cast_lens.pack_files import MANIFEST, is_pack
 from cast_lens.pack_reader import open_pack
 from cast_lens.text_tables import CatalogError
 
@@ -84,14 +84,16 @@ def find(
         Images; objects of a folder are sorted by their IDs, others are as they come.
 
     Raises:
-        ImagesError: If there is no object, or an ID is there twice or cannot be printed.
+        ImagesError: If there is no object, an ID is there twice or cannot be printed, a band has no
+            file at all, or a number makes no sense.
         CutoutError: If a folder cannot be read or two files are of one object and band.
         CatalogError: As `object_tables.read_table`.
         PackError: As `pack.open_pack`.
     """
     path = Path(source).absolute()
+    _check_numbers(pixel_scale, mask_value)
     bands, columns = None if bands is None else tuple(dict.fromkeys(bands)), {}
-    if path.is_dir() and (path / MANIFEST).exists():
+    if path.is_dir() and is_pack(path):
         kind, (bands, table, n_extra, pack) = "pack", _of_pack(path, bands)
     elif path.is_dir():
         kind, (bands, table, n_extra), pack = "folder", _of_folder(path, bands), None
@@ -229,6 +231,12 @@ def _by_stems(path, bands):
                 f"{other} and {file}: found two images of object_id {object_id}, expected one a "
                 "band; rename one, or name the folder of one survey"
             )
+    absent = [band for band in bands if not any(band in one for one in found.values())]
+    if found and absent:
+        raise ImagesError(
+            f"{path}: found no file called <id>_{absent[0]}, expected images in each of "
+            f"{', '.join(bands)}; say which bands there are with --bands"
+        )
     if not found:
         raise ImagesError(
             f"{path}: found {n_extra} files, none ending in {', '.join(SUFFIXES)}, expected "
@@ -260,6 +268,15 @@ def _of_table(path, bands, id_column, path_column, label_column):
             paths[column] = other["path"].tolist()
     rows = [dict(zip(bands, row)) for row in zip(*(paths[columns[band]] for band in bands))]
     return bands, with_paths(read, bands, rows)
+
+
+def _check_numbers(pixel_scale, mask_value):
+    scales = pixel_scale.values() if isinstance(pixel_scale, dict) else [pixel_scale]
+    for scale in scales:
+        if scale is not None and not 0 < scale < np.inf:
+            raise ImagesError(f"pixel_scale is {scale}, expected arcsec a pixel, more than 0")
+    if mask_value is not None and not np.isfinite(mask_value):
+        raise ImagesError(f"mask_value is {mask_value}, expected a finite number, or none")
 
 
 def _check_ids(path, object_ids):

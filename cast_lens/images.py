@@ -161,7 +161,9 @@ def sky_position(images, position):
         return known
     for band in images.bands:
         try:
-            pixels, header = _read_band(images, position, band)
+            with warnings.catch_warnings():  # `read_native` has told of the same file
+                warnings.simplefilter("ignore")
+                pixels, header = _read_band(images, position, band)
         except CutoutError:
             continue
         found = geometry.middle(header, pixels.shape)
@@ -187,7 +189,7 @@ def in_order(branches, take, *, error=ImagesError):
     if len(take) != len(wanted):
         raise error(
             f"found {len(take)} bands, {', '.join(take)}, expected one for each of the network's, "
-            f"{', '.join(wanted)}; a band may be named again"
+            f"{', '.join(wanted)}; name so many with --bands, one may be named again"
         )
     return dict(zip(wanted, take))
 

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from cast_lens.candidate_commands import find_images, images_of
+from cast_lens.candidate_images import about_of, bands_of, find_images, images_of, named_bands
 
 
 def explain_candidates(options):
@@ -14,23 +14,23 @@ def explain_candidates(options):
 
     with run.native_log():
         table = candidates.read(options.candidates)
-        about_path = Path(options.candidates) / candidates.ABOUT
-        about = json.loads(about_path.read_text(encoding="utf-8")) if about_path.exists() else {}
+        about = about_of(options)
         output = options.output or Path(options.candidates) / "explained"
         chosen = explaining.choose(table, options.objects, options.first, options.n)
         if options.dry_run:
             print(f"would explain {len(chosen)} of {len(table)} candidates in {output}")
             return
+        found_images = images_of(options)
         network = networks.open_network(options.model)
         if (table["weights"] != network.sha256[:12]).any():
             print(f"these candidates were scored by other weights than {network.name}: what is "
                   "explained is its logit, not their rank", file=sys.stderr)  # fmt: skip
-        take = options.bands.split(",") if options.bands else about.get("options", {}).get("bands")
+        take = bands_of(options) or about.get("options", {}).get("bands")
         settings = explaining.Settings(
             options.samples, options.repeats, options.top, options.seed, options.engine
         )
         found = explaining.explain_candidates(
-            table, images_of(options), network, output, object_ids=options.objects,
+            table, found_images, network, output, object_ids=options.objects,
             first=options.first, n=options.n, settings=settings, take=take,
             clip=about.get("clip"), strict=options.strict, restart=options.restart,
         )  # fmt: skip
@@ -56,7 +56,7 @@ def find_shortcuts(options):
             return
         table = shortcuts.run_tests(
             found, options.model, options.output, radius=options.radius,
-            take=options.bands.split(",") if options.bands else None, engine=options.engine,
+            take=bands_of(options), engine=options.engine,
             batch=options.batch, permutations=options.permutations, seed=options.seed,
         )  # fmt: skip
     if options.json:
@@ -71,7 +71,7 @@ def _asked_bands(options):
     from cast_lens import matrix, networks, weights
 
     if options.bands:
-        return options.bands.split(",")
+        return bands_of(options)
     described = matrix.described(options.model, manifest=weights.MANIFEST)
     branches = networks.read_description(described)["branches"]
     return tuple(dict.fromkeys(band for branch in branches for band in branch.bands))
@@ -89,7 +89,7 @@ def build_matrix(options):
         sets = [
             matrix.DataSet(
                 name, partial(_find_set, options, path), surveys.get(name, ""), labels.get(name),
-                bands[name].split(",") if name in bands else None,
+                named_bands(bands[name]) if name in bands else None,
             )
             for name, path in options.data
         ]  # fmt: skip
@@ -139,7 +139,7 @@ def adapt_network(options):
             partial(find_images, options),
             ranking.read_labels(options.labels) if options.labels else None,
             options.model, options.output, survey=options.survey or options.images.stem,
-            settings=settings, take=options.bands.split(",") if options.bands else None,
+            settings=settings, take=bands_of(options),
             strict=options.strict, restart=options.restart, dry_run=options.dry_run,
         )  # fmt: skip
     if options.json:
@@ -176,17 +176,14 @@ def _tell_adapted(options, about):
 
 def write_features(options):
     """Write the features of candidates' images as a pool to rank."""
-    from pathlib import Path
-
-    from cast_lens import candidates, run
+    from cast_lens import run
 
     with run.native_log():
         from cast_lens import features
         from cast_lens.score_merge import reasons
 
-        path = Path(options.candidates) / candidates.ABOUT
-        told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        take = options.bands.split(",") if options.bands else told.get("options", {}).get("bands")
+        told = about_of(options)
+        take = bands_of(options) or told.get("options", {}).get("bands")
         about = features.write_features(
             images_of(options), options.model, options.output, clip=told.get("clip"), take=take,
             batch=options.batch, strict=options.strict, dry_run=options.dry_run,

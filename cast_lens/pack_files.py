@@ -18,6 +18,7 @@ import csv
 import hashlib
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,8 @@ from cast_lens.scores import escape_cell, unescape_cell
 TABLES = ("checksums.npy", "catalog.csv", "catalog.parquet", "quarantine.csv", "audit.json")
 MANIFEST = "manifest.json"
 FORMAT = "cast_lens pack 1"
+# One of the two is left where a single bit has changed; a stand-in survey has a manifest.json too.
+_OURS = (b'"format": "cast', b"_lens pack ")
 
 
 class PackError(run.RunError):
@@ -130,6 +133,17 @@ def encode_manifest(manifest):
     return (json.dumps(signed, indent=1) + "\n").encode()
 
 
+def is_pack(folder):
+    """Return whether a folder holds a pack, sound or damaged, rather than a survey or images."""
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        return False
+    if (folder / TABLES[0]).exists():
+        return True
+    data = (folder / MANIFEST).read_bytes()
+    return any(words in data for words in _OURS)
+
+
 def decode_manifest(path):
     """Read a manifest.
 
@@ -140,7 +154,7 @@ def decode_manifest(path):
         The dict that `encode_manifest` took.
 
     Raises:
-        PackError: If there is none, or any bit is not as it was written.
+        PackError: If there is none, it is of no pack, or any bit is not as it was written.
     """
     try:
         data = path.read_bytes()
@@ -149,11 +163,16 @@ def decode_manifest(path):
         is_sound = manifest["format"] == FORMAT and encode_manifest(manifest) == data
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PackError(
-            f"{path.parent} holds no finished pack: there is no {path.name}; make it, or end "
-            "making it, with `cast-lens pack`"
+            f"{path.parent} holds no finished pack: there is no {path.name}; name the folder that "
+            "`cast-lens pack` wrote, or make it, or end making it, with that command"
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError):
         is_sound = False
+    if not is_sound and not is_pack(path.parent):
+        raise PackError(
+            f"{path.parent} holds no pack: its {path.name} is of something else, such as a "
+            f"stand-in survey; make a pack of it with `cast-lens pack {path.parent}`, or name one"
+        )
     if not is_sound:
         raise PackError(
             f"{path}: found other bytes than were written, or another format than {FORMAT!r}; make "

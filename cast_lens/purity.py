@@ -21,6 +21,7 @@ from cast_lens.run import RunError
 from cast_lens.selection import false_positive_bound
 
 FACTOR = 2.0  # ASSUMED: a purity known within a factor of two is an answer
+ENOUGH = 10  # ASSUMED: false positives of the sample whose rate is known to a third (Poisson)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,9 +206,10 @@ def lenses_found(labels, scores, *, inspected, prevalences, n_survey, draws, see
         and its interval), purity, purity_low, purity_high (without the binomial of the sky),
         completeness, false_per_lens, false_per_lens_low, false_per_lens_high, n_false_in_sample
         (non-lenses of the sample that score as high; of tied ones their share, rounded down),
-        false_positive_rate_below (95 %, one-sided) and status: "measured", or "undetermined: ..."
-        where no non-lens of the sample scores as high and the purity is not known within
-        `FACTOR`; lenses, purity, completeness and false_per_lens are NaN then; and
+        false_positive_rate_below (95 %, one-sided) and status: "measured" where at least `ENOUGH`
+        non-lenses of the sample score as high; "few: ..." where fewer do, whose numbers only
+        the interval is worth; or "undetermined: ..." where none does and the purity is not known
+        within `FACTOR`: lenses, purity, completeness and false_per_lens are NaN then; and
         n_nonlens_needed, as `nonlenses_needed` says.
 
     Raises:
@@ -268,7 +270,8 @@ def warnings(found, n_nonlens):
         n_nonlens: Non-lenses of the sample.
 
     Returns:
-        List of sentences, one a prevalence for which a number is undetermined.
+        List of sentences, one a prevalence for which a number is undetermined, and one a
+        prevalence for which one rests on few false positives.
     """
     lines = []
     open_ = found[found["status"].str.startswith("undetermined")]
@@ -279,6 +282,13 @@ def warnings(found, n_nonlens):
             f"{n_nonlens} non-lenses show no false-positive rate below "
             f"{false_positive_bound(0, n_nonlens):.2g} (95 %); for the first "
             f"{part['inspected'].min()} label {part['n_nonlens_needed'].max()} or more"
+        )
+    few = found[found["status"].str.startswith("few")]
+    for prevalence, part in few.groupby("prevalence", sort=False):
+        numbers = ", ".join(map(str, part["inspected"]))
+        lines.append(
+            f"at prevalence {prevalence:g} the lenses among the first {numbers} rest on fewer than "
+            f"{ENOUGH} false positives of the sample: go by low and high"
         )
     return lines
 
@@ -339,6 +349,8 @@ def _row(ranked, prevalence, n, n_survey, complete, ends, seed, level):
     n_false = math.floor(total * false / (1 - prevalence) + 1e-9)
     below = false_positive_bound(n_false, total)
     status = "measured"
+    if n_false < ENOUGH:
+        status = f"few: {n_false} of the {total} non-lenses score as high; go by low and high"
     if n_false == 0 and high > FACTOR * low:
         status = f"undetermined: the {total} non-lenses tell no false-positive rate so low"
         purity = complete = math.nan

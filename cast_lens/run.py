@@ -5,6 +5,7 @@ import ctypes
 import fcntl
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import shutil
@@ -369,6 +370,8 @@ def command(main, errors=tuple):
     """
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an ASCII terminal shows what it can
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
         sys.stdout.flush()  # a reader that went away shows here, not when Python ends

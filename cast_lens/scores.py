@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cast_lens.run import write_whole
+from cast_lens.text_tables import nearest, shown
 
 COLUMNS = ["run", "n_train", "object_id", "label", "score"]
 
@@ -113,9 +114,15 @@ def read_scores(path):
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise ScoreError(f"{path}: {str(error).strip()}") from error
+    broken = [column for column in table if "\n" in column or "\r" in column]
+    if broken:
+        raise ScoreError(
+            f"{path}: found a line break in the column name {shown(broken[0])}, expected every "
+            "quotation mark closed before the line ends; close or double the odd one"
+        )
     missing = [column for column in COLUMNS if column not in table]
     if missing:
-        raise ScoreError(f"{path} lacks the columns {missing}; it has {list(table.columns)}")
+        raise ScoreError(_lacking(path, missing, list(table.columns)))
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for an index
         raise ScoreError(f"{path}: the rows have more fields than the header names columns")
     table = table[COLUMNS]
@@ -143,6 +150,16 @@ def escape_cell(text):
 def unescape_cell(text):
     """Undo `escape_cell`."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _lacking(path, missing, header):
+    """Return the message of missing columns, with the nearest that are there."""
+    near = dict.fromkeys(found for name in missing for found in nearest(name, header, n=1))
+    return (
+        f"{path} lacks the columns {missing}; the nearest of its {len(header)} are "
+        f"{', '.join(map(shown, near)) or 'none'}; expected a score file with "
+        f"{', '.join(COLUMNS)}: name one, or rename the columns"
+    )
 
 
 def _number(text):

@@ -109,13 +109,16 @@ def read_scored(path, *, run=None):
         score itself) and, where they are known, label, ra, dec, rank.
 
     Raises:
-        ScoreError: If the file cannot be used, or has several runs and `run` names none of them.
+        ScoreError: If the file cannot be used, holds no object, or has several runs and `run`
+            names none of them.
     """
     if not _is_score_file(Path(path)):
         from cast_lens import candidates
 
         return candidates.read(path)
     table = scores.read_scores(path)
+    if table.empty:
+        raise scores.ScoreError(f"{path}: found no objects below the header; get the whole file")
     runs = list(dict.fromkeys(table["run"]))
     if run is None and len(runs) > 1 or run is not None and str(run) not in runs:
         raise scores.ScoreError(
@@ -250,7 +253,7 @@ def _threshold_cards(threshold):
 
 def _fit_cards(fit):
     if fit is None or isinstance(fit, str):
-        return [("FIT", _ascii(fit or "none"), "logistic curve")]
+        return [("FIT", _ascii(fit or "none"))]  # a reason leaves no room for a comment
     return [
         ("FIT", "logistic in log10" if fit.is_log else "logistic", "completeness"),
         ("FITA", fit.intercept, "log-odds at 0"),
@@ -280,7 +283,7 @@ def _is_score_file(path):
     if not path.is_file() or path.suffix.lower() != ".csv":
         return False
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
-        return {"run", "n_train", "score"} <= set(stream.readline().strip().split(","))
+        return not {"run", "n_train"}.isdisjoint(stream.readline().strip().split(","))
 
 
 def _converted(values, unit, target, where):

@@ -216,13 +216,17 @@ def cell_error(table, row, column, expected):
 
 def column_error(where, name, header):
     """Return the CatalogError of a column that is not in the header, with the nearest names."""
-    lower = {column.lower(): column for column in header}
-    nearest = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0)
     return CatalogError(
         f"{where}column {name!r}: found no such column, expected it in the header; the nearest of "
-        f"{len(header)} are {', '.join(shown(lower[key]) for key in nearest)}; "
+        f"{len(header)} are {', '.join(map(shown, nearest(name, header)))}; "
         "rename one, or check that commas separate the columns"
     )
+
+
+def nearest(name, header, n=3):
+    """Return the up to `n` names of a header that are most like `name`, the most alike first."""
+    lower = {column.lower(): column for column in header}
+    return [lower[key] for key in difflib.get_close_matches(name.lower(), lower, n=n, cutoff=0)]
 
 
 def _records(path, text):

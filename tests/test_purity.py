@@ -211,7 +211,7 @@ def test_zero_false_positives_have_clopper_pearsons_bound_and_no_estimate():
     assert (found["low"] == 0).all() and (found["high"] <= found["inspected"]).all()
     assert found["false_positive_rate_below"].tolist() == pytest.approx([1 - 0.05**0.001] * 2)
     wide = answer(labels, scores, prevalences=[0.5], n_survey=1000, inspected=[500], draws=4000)
-    assert wide["status"][0] == "measured" and wide["lenses"][0] == 500
+    assert wide["status"][0].startswith("few: 0 of the 1000") and wide["lenses"][0] == 500
     # The list is as impure as the worse of the miss rate (none of 50) and the false-positive rate
     # (none of 1000), which is nearly always that of the fewer.
     assert 1 - wide["purity_low"][0] == pytest.approx(1 - 0.025 ** (1 / 50), rel=0.1)
@@ -257,12 +257,26 @@ def test_warning_names_what_is_undetermined_and_the_sample_it_needs():
     labels, scores = gaussian_sample(np.random.default_rng(12), 100, 1000)
     found = answer(labels, scores, prevalences=[1e-3, 0.5], inspected=[10, 10**5], n_survey=10**6)
     assert found["status"].str.startswith("undetermined").tolist() == [True, False, True, False]
-    first, second = purity.warnings(found, 1000)
+    first, second, third = purity.warnings(found, 1000)
+    assert third.startswith(
+        "at prevalence 0.5 the lenses among the first 100000 rest on fewer than"
+    )
     assert first.startswith("at prevalence 0.001 the lenses among the first 10 are undetermined")
     assert "no false-positive rate below 0.003 (95 %)" in first
     needed = purity.nonlenses_needed(10, prevalence=1e-3, n_survey=10**6)
     assert first.endswith(f"for the first 10 label {needed} or more") and "0.5" in second
     assert purity.warnings(found[found["status"] == "measured"], 1000) == []
+
+
+@pytest.mark.parametrize("n", [1, 9, 10])
+def test_fewer_than_ten_false_positives_are_no_measurement(n):
+    # In a survey half of lenses, n of 1000 non-lenses are first and stand for 500 n of 10^6.
+    labels = np.repeat([0, 1, 0], [n, 50, 1000 - n])
+    scores = np.repeat([3.0, 2.0, 1.0], [n, 50, 1000 - n])
+    found = answer(labels, scores, prevalences=[0.5], inspected=[500 * n], n_survey=10**6).iloc[0]
+    assert found["n_false_in_sample"] == n and found["purity"] == 0
+    words = "measured" if n == 10 else f"few: {n} of the 1000 non-lenses score as high; go by low"
+    assert found["status"].startswith(words)
 
 
 def test_draws_are_the_same_for_the_same_seed():

@@ -2,13 +2,12 @@
 
 import html.parser
 import re
-import subprocess
-import sys
+import signal
 
 import pandas as pd
 import pytest
 
-from cast_lens import claims, figures, report, run, table, verdicts
+from cast_lens import claims, cli, figures, report, run, table, verdicts
 from tests.test_verdicts import reported, reproduced
 
 EVIL = "<script>alert(1)</script>|=cmd"
@@ -95,13 +94,22 @@ def test_pages_of_runs_are_published_and_linked_by_their_paper_alone(judged, tmp
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "page.md").write_text(text)
     pages = report.publish(tmp_path / "runs", tmp_path / "findings")
-    assert pages == ["active_learning-real-page.md", "sglc2-real-page.md"]
-    assert (tmp_path / "findings" / pages[1]).read_text() == "two\n"
+    assert list(pages) == ["active_learning-real-page.md", "sglc2-real-page.md"]
+    assert (tmp_path / "findings/sglc2-real-page.md").read_text() == "two\n"
     block = report.readme_block(*judged, pages)
     ran = set(report.was_run(judged[0])["paper"]) | set(report.was_run(judged[1])["paper"])
     for name in pages:
-        link = f"[{name[:-3]}](reproductions/findings/{name})"
+        link = f"> From [{name[:-3].replace('_', ' ')}](reproductions/findings/{name})"
         assert (link in block) == (name.partition("-")[0] in ran)
+
+
+def test_a_page_of_the_quick_scale_gives_way_to_the_same_of_another(judged):
+    paper = set(report.was_run(judged[0])["paper"]).pop()
+    texts = {"stand-in-quick-why": "Q.", "stand-in-hour-why": "H.\n\n| table |",
+             "real-quick-why": "R.", "stand-in-quick-other": "O."}  # fmt: skip
+    block = report.readme_block(*judged, {f"{paper}-{k}.md": v for k, v in texts.items()})
+    told = [line for line in block.splitlines() if line in ("> Q.", "> H.", "> R.", "> O.")]
+    assert sorted(told) == ["> H.", "> O.", "> R."] and "> | table" not in block
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{report.BEGIN}\n", f"{report.END * 2}"])
@@ -154,45 +162,56 @@ def test_figures_are_pictures_with_the_data_named(tmp_path):
     assert values.tolist() == [[61, 101], [62, 102]]
 
 
-def run_cli(root, *arguments, **kwargs):
-    code = "from cast_lens.cli import main\nmain()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True, text=True, cwd=root, check=False, **kwargs,
-    )  # fmt: skip
+@pytest.fixture
+def run_cli(root, monkeypatch, capfd):
+    """Return a function that runs a command in the repository: status, stdout, stderr."""
+    monkeypatch.chdir(root)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments):
+        status = 0
+        try:
+            cli.main(list(map(str, arguments)))
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, *capfd.readouterr()
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-def test_cli_metrics_prints_every_run_with_intervals(root, tmp_path):
+def test_cli_metrics_prints_every_run_with_intervals(run_cli, tmp_path):
     path = tmp_path / "scores.csv"
     lines = ["run,n_train,object_id,label,score"]
     for key in ("a", "b"):
         lines += [f"{key},10,{k},{int(k % 3 == 0)},{(k * 7) % 11}" for k in range(40)]
     path.write_text("\n".join(lines) + "\n")
-    out = run_cli(root, "metrics", path, "--top", "10", "--draws", "50")
-    assert out.returncode == 0, out.stderr
-    assert out.stdout.count("lenses_in_top_10") == 2
-    assert out.stdout.count("roc_auc") == 2
+    status, out, err = run_cli("metrics", path, "--top", "10", "--draws", "50")
+    assert status == 0, err
+    assert out.count("lenses_in_top_10") == 2
+    assert out.count("roc_auc") == 2
     path.write_text(re.sub(r"(,10,\d+),1,", r"\1,0,", path.read_text()))
-    out = run_cli(root, "metrics", path, "--top", "10", "--json")
-    assert out.returncode == 0, out.stderr
-    assert "0 lenses" in out.stdout
+    status, out, err = run_cli("metrics", path, "--top", "10", "--json")
+    assert status == 0, err
+    assert "0 lenses" in out
 
 
 @pytest.mark.parametrize(
     ("name", "content"), [("missing.csv", None), ("empty.csv", ""), ("html.csv", "<html></html>")]
 )
-def test_cli_says_in_one_line_what_is_wrong(root, tmp_path, name, content):
+def test_cli_says_in_one_line_what_is_wrong(run_cli, tmp_path, name, content):
     if content is not None:
         (tmp_path / name).write_text(content)
-    out = run_cli(root, "metrics", tmp_path / name)
-    assert out.returncode == 2
-    assert out.stderr.startswith("error: ") and out.stderr.count("\n") == 1
-    assert name in out.stderr
+    status, _, err = run_cli("metrics", tmp_path / name)
+    assert status == 2
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert name in err
 
 
-def test_cli_lists_assumptions_and_the_table(root):
-    out = run_cli(root, "assumptions")
-    assert out.returncode == 0 and "per_round" in out.stdout
-    out = run_cli(root, "table", "--paper", "active_learning")
-    assert out.returncode == 0, out.stderr
-    assert "Li, Eadie & Walmsley (2025)" in out.stdout
+def test_cli_lists_assumptions_and_the_table(run_cli):
+    status, out, _ = run_cli("assumptions")
+    assert status == 0 and "per_round" in out
+    status, out, err = run_cli("table", "--paper", "active_learning")
+    assert status == 0, err
+    assert "Li, Eadie & Walmsley (2025)" in out
