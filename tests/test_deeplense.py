@@ -387,7 +387,19 @@ def test_the_cause_is_named_by_the_rule_and_told_by_its_numbers(paper):
 def test_a_pair_is_named_where_no_single_change_does(paper):
     rows = made_up("base", [0.50, 0.51, 0.49]) + made_up("one.a", [0.52, 0.51, 0.53])
     rows += made_up("two.a+b", [0.80, 0.82, 0.81])
-    assert paper.diagnosis.cause(paper.diagnosis.tabulate(pd.DataFrame(rows)))[0] == "a+b"
+    table = paper.diagnosis.tabulate(pd.DataFrame(rows))
+    assert paper.diagnosis.cause(table)[0] == "a+b"
+    text = paper.diagnosis.paragraph(table, "made-up data")
+    assert "No single change is enough" in text and "not switched on again" in text
+    table = table[table["name"] != "one.a"]
+    assert "single" not in paper.diagnosis.paragraph(table, "made-up data")
+
+
+def test_the_quick_scale_has_the_network_that_failed_and_the_change_that_mends_it(paper):
+    plan = paper.diagnosis.plan(paper.settings.SCALES["quick"])
+    base, mended = plan.pop("base"), plan.pop("two.no_feature_dropout+no_head_dropout")
+    assert not plan and (base.feature_dropout, base.head_dropout) == (0.5, 0.5)
+    assert replace(base, feature_dropout=0.0, head_dropout=0.0) == mended
 
 
 def test_the_plan_changes_one_thing_pairs_and_puts_back(paper):

@@ -20,9 +20,9 @@ def plan(scale):
     """Make the list of configurations of a Scale.
 
     Returns:
-        {name: Config}: "base", the authors' network; "one.<switch>" with one change; of the pairs
-        of the Scale "two.<switch>+<switch>"; "mended" with all of the suspects; and
-        "back.<switch>", mended but for one of them.
+        {name: Config} of those that the Scale names: "base", the authors' network; "one.<switch>"
+        with one change; of the pairs of the Scale "two.<switch>+<switch>"; "mended" with all of the
+        suspects; and "back.<switch>", mended but for one of them.
     """
     base = replace(config_of("diagnosis", scale), **scale.diagnosis)
     if base.rules != "report":  # tested apart from what chooses the epoch
@@ -40,7 +40,7 @@ def plan(scale):
         for name in SUSPECTS:
             original = {field: getattr(base, field) for field in SWITCHES[name]}
             found[f"back.{name}"] = replace(mended, **original)
-    return found
+    return {name: found[name] for name in scale.diagnosed or found}
 
 
 def collect(folder, configs, seeds):
@@ -126,7 +126,8 @@ def cause(table):
             how_many = (
                 f"of {len(mends)} that make it learn" if len(mends) > 1 else "and the only one"
             )
-            alone = "No single change is enough. " if word == "two." else ""
+            single = rows.index.str.startswith("one.").any()
+            alone = "No single change is enough. " if word == "two." and single else ""
             return name, confirmed, f"{alone}It is the change of the largest gain, {how_many}."
     return "", False, "No single change and no pair makes the network learn at this size."
 
@@ -155,7 +156,10 @@ def paragraph(table, about):
                              f"what `{each}` switches off put back "
                              f"{_told(rows.loc[f'back.{each}'])}.")  # fmt: skip
         does = "confirms it" if confirmed else "does not confirm it: something else is part of it"
-        parts.append(f"Switching it on again {does}.")
+        if "mended" in rows.index:
+            parts.append(f"Switching it on again {does}.")
+        else:
+            parts.append("It was not switched on again at this scale.")
     else:
         parts.append(reason)
     return " ".join(parts) + "\n"

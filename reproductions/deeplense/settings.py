@@ -52,6 +52,7 @@ class Scale:
     diagnosis: dict  # changes of the Config that is diagnosed
     n_seeds: int  # trainings of each of its configurations
     pairs: tuple[str, ...]  # switches that are also turned in pairs
+    diagnosed: tuple[str, ...] = ()  # names of `diagnosis.plan`; none for all
 
 
 TASK1_CODE = Config(
@@ -114,7 +115,8 @@ SUSPECTS = ("no_feature_dropout", "no_head_dropout", "low_learning_rate", "no_we
 _ALL = tuple(EXPERIMENTS)
 SCALES = {
     "quick": Scale(
-        {1: 1_200, 2: 2_400}, {1: 2, 2: 4}, _ALL, {"side": 64, "epochs": 1}, 2, (),
+        {1: 1_200, 2: 2_400}, {1: 2, 2: 4}, _ALL, {"side": 64, "epochs": 12}, 2, SUSPECTS,
+        ("base", "two.no_feature_dropout+no_head_dropout"),
     ),
     "paper": Scale(
         {1: 37_500, 2: 50_055}, {1: 0, 2: 0}, (*_ALL[:8], *_ALL[9:]), {}, 3, SUSPECTS,
