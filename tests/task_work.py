@@ -65,7 +65,7 @@ def work(argument):
 def main(folder, jobs):
     """Do some tasks of seconds, as a paper would."""
     run.command(
-        partial(tasks.run_tasks, make(folder, 6, seconds=0.2, steps=4), begin, jobs=int(jobs))
+        partial(tasks.run_tasks, make(folder, 6, seconds=0.1, steps=4), begin, jobs=int(jobs))
     )
 
 

@@ -119,6 +119,7 @@ def test_batch_normalization_is_ours_with_the_numbers_of_the_package(b0):
     assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.99, 1e-3)}
 
 
+@pytest.mark.slow
 def test_two_trunks_join_in_one_network_that_is_saved_and_loaded_again(b0, tmp_path):
     inputs = [keras.Input((40, 40, 3)), keras.Input((32, 32, 1))]
     trunks = [b0, build(name="nir", shape=(32, 32, 1))]

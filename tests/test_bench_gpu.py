@@ -14,6 +14,7 @@ from tests.benchmarks import bench_gpu, gpu_steps
 QUICK = ["--smallest", "--seconds", "0.2", "--batches", "4", "--folds", "1", "--ahead", "0"]
 
 
+@pytest.mark.slow
 def test_the_program_measures_a_backend_on_a_cpu(tmp_path, root):
     """Objects a second, peak memory and the share of a floor; and XLA, where there is no kernel."""
     if importlib.util.find_spec("tensorflow") is None:
@@ -100,6 +101,7 @@ if c["batch"] > 4:
         assert [r["reason"] for r in csv.DictReader(stream)] == ["", "", reason, reason]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_hangs_costs_its_row_alone(monkeypatch, tmp_path):
     code = """
 if c["backend"] == "jax": sys.exit("libcuda vanished")

@@ -320,6 +320,7 @@ def test_locale_does_not_matter(write):
     assert output.stdout.strip() == ascii("\u0131\u00e9")
 
 
+@pytest.mark.slow
 def test_the_time_of_a_table_grows_with_its_rows_and_no_faster(write):
     header = "name," + ",".join(f"f_{n}" for n in range(40)) + ",label,label2\n"
     row, took = ",".join(["-0.123456789"] * 40), {}

@@ -11,7 +11,7 @@ from cast_lens import augment, checkpoints, dataset
 from cast_lens.run import RunError
 from tests.memory_pack import MemoryPack
 
-EPOCHS = 4
+EPOCHS = 3
 
 
 def network(width=3):
@@ -51,8 +51,32 @@ def train(folder, until, *, labels=None, model=None, every=1):
     return model, kept.history
 
 
+def variables(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
 def values(model):
-    return [np.asarray(variable) for variable in [*model.variables, *model.optimizer.variables]]
+    return [np.asarray(variable) for variable in variables(model)]
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """Return a function that returns one network, as it was before any training."""
+    model = network()
+    model.optimizer.build(model.trainable_variables)
+    before = values(model)
+
+    def again():
+        for variable, value in zip(variables(model), before, strict=True):
+            variable.assign(value)
+        return model
+
+    return again
+
+
+@pytest.fixture(scope="module")
+def wider():
+    return network(4)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +87,7 @@ def whole(tmp_path_factory):
 
 def test_a_training_in_pieces_ends_with_the_same_bits(whole, tmp_path):
     folder, model, history = whole
-    for until in range(1, EPOCHS + 1):
+    for until in (1, EPOCHS):
         pieces, found = train(tmp_path, until)
     assert found == history and len(history) == EPOCHS
     for one, two in zip(values(model), values(pieces), strict=True):
@@ -100,11 +124,11 @@ def test_weights_find_their_places_whatever_else_a_process_has_built(whole, tmp_
     (1, r"after batch \d of \d objects"), (2, "after one of batches 3 to 4 of 6 objects"),
     (3, "after batch 4 of 2 objects"), (16, "after one of batches 1 to 4 of 14 objects"),
 ])  # fmt: skip
-def test_the_loss_is_looked_at_before_anything_is_written(tmp_path, every, named):
+def test_the_loss_is_looked_at_before_anything_is_written(untrained, tmp_path, every, named):
     labels = np.zeros(20)
     labels[3] = np.nan
     with pytest.raises(RunError, match=f"loss is nan in epoch 1, {named}.*200021"):
-        train(tmp_path, 1, labels=labels, every=every)
+        train(tmp_path, 1, labels=labels, every=every, model=untrained())
     assert not (tmp_path / checkpoints.STATE).exists()
 
 
@@ -124,7 +148,9 @@ def test_a_loss_that_is_no_number_stops_and_names_the_objects(whole, tmp_path):
 @pytest.mark.parametrize("fault", [
     "cut", "empty", "text", "missing", "renamed", "transposed", "nan", "type", "other",
 ])  # fmt: skip
-def test_damaged_weights_are_refused_and_nothing_is_loaded(whole, tmp_path, fault):
+def test_damaged_weights_are_refused_and_nothing_is_loaded(
+    whole, untrained, wider, tmp_path, fault
+):
     source, path = whole[0] / checkpoints.BEST, tmp_path / "weights.safetensors"
     arrays = load_file(source)
     name = next(name for name, array in arrays.items() if array.ndim == 2)
@@ -144,7 +170,7 @@ def test_damaged_weights_are_refused_and_nothing_is_loaded(whole, tmp_path, faul
         save_file(arrays, path)
     else:
         path = source
-    model = network(4 if fault == "other" else 3)
+    model = wider if fault == "other" else untrained()
     before = values(model)
     with pytest.raises(RunError, match="expected|holds what is no number") as caught:
         checkpoints.read_weights(model, path)

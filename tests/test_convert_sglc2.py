@@ -204,7 +204,20 @@ def test_data_without_a_saved_model_is_refused(get, tmp_path):
 
 
 def test_a_converter_that_fails_is_told_and_leaves_nothing(get, tmp_path):
-    """Keras 3 reads no SavedModel."""
+    model, python = saved_model(tmp_path / "here/fold1"), tmp_path / "here/python"
+    python.write_text(
+        '#!/bin/sh\necho "a library that talks" >&2\n'
+        'echo half > "$4/arrays.npz"\necho "$3: no network" >&2\nexit 3\n'
+    )
+    python.chmod(0o755)
+    with pytest.raises(get.ConversionError) as caught:
+        get.convert(model, tmp_path / "fold1.safetensors", python)
+    assert str(caught.value) == f"{model}: no network (status 3)"
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.mark.slow
+def test_keras_3_reads_no_saved_model_and_says_so(get, tmp_path):
     model = saved_model(tmp_path / "fold1")
     with pytest.raises(get.ConversionError, match="fold1: no network.*status 3"):
         get.convert(model, tmp_path / "fold1.safetensors", sys.executable)

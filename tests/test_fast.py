@@ -87,6 +87,7 @@ def normalizations(model):
             yield layer.name
 
 
+@pytest.mark.slow
 def test_a_folded_b0_is_exact_in_float64_and_has_no_batch_normalization(float64):
     trunk = shaken(backbones.efficient_net("b0", name="b0", shape=(None, None, 3), weights=None), 0)
     assert len(list(normalizations(trunk))) == 49  # Tan & Le (2019): 3 in 15 blocks, 2, stem, top

@@ -191,6 +191,7 @@ def test_id_order_counts_are_those_of_gabe(real_data):
     assert counts == {"train": [5426, 12574], "test": [606, 1394]}
 
 
+@pytest.mark.slow
 def test_that_split_leaks_lens_planes_and_grouped_folds_do_not(real_data):
     table = catalogs.read_sglc1_labels(real_data / SPACE)
     parts = folds.by_id_order(table, {"train": 18_000, "test": 2_000})

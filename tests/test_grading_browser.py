@@ -348,6 +348,7 @@ def test_grades_survive_reload_and_undo_too(tab):
     assert tab.grades() == "AB.........."
 
 
+@pytest.mark.slow
 def test_grades_survive_a_killed_browser(tmp_path):
     """At once: Chromium writes localStorage alone only after 5 s, and after a minute when busy."""
     path = make_page(tmp_path, ids=["1", "2", "3"])

@@ -638,7 +638,7 @@ def test_table_and_pictures_are_written(checked_space):
         assert signature == b"\x89PNG\r\n\x1a\n" and min(width, height) > 300
 
 
-@pytest.mark.parametrize("track", ["space", "ground"])
+@pytest.mark.parametrize("track", [pytest.param("space", marks=pytest.mark.slow), "ground"])
 def test_every_picture_says_stand_in_and_by_which_rule(track, request, tmp_path, monkeypatch):
     titles = {}
 

@@ -314,7 +314,7 @@ def test_data_without_leak_pass(one, two):
         # Sky and exposure are told apart by nothing in the border, and exposures vary threefold.
         ({"sky": 1.6}, 150, "leak_border"),
         ({"dtype": "<f4"}, 75, "leak_file"),
-        ({"dtype": ">f8"}, 75, "leak_file"),
+        pytest.param({"dtype": ">f8"}, 75, "leak_file", marks=pytest.mark.slow),
         ({"shift": 300}, 75, "leak_file"),
     ],
 )

@@ -347,7 +347,9 @@ def test_quirks_spread_over_n_forbid_growing(tmp_path):
 )  # fmt: skip
 @pytest.mark.parametrize("harm", ["delete", "cut"])
 def test_what_was_harmed_is_made_again(tmp_path, whole, name, made, harm):
-    write(tmp_path / "survey")
+    for one, data in whole.items():  # a finished survey
+        (tmp_path / "survey" / one).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "survey" / one).write_bytes(data)
     path = tmp_path / "survey" / name
     if harm == "delete":
         path.unlink()
@@ -785,6 +787,7 @@ def wait_for(condition, seconds=20):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_random_kills_end_as_an_uninterrupted_survey(tmp_path):
     found = json.loads(finish(child(kill_at_random_moments, tmp_path, 10)))
     assert found["torn"] == 0

@@ -274,7 +274,7 @@ def test_the_paired_bootstrap_is_that_of_scikit_learns_areas(paper):
     a, b = (np.round(noisy_scores(rng, labels, 2, skill), 1) for skill in (1.5, 0.5))
     found = paper.comparison.paired_bootstrap(labels, a, b, draws=4000, seed=1)
     values, lenses, others = [], np.flatnonzero(labels), np.flatnonzero(labels == 0)
-    for _ in range(400):
+    for _ in range(200):
         rows = np.r_[rng.choice(lenses, len(lenses)), rng.choice(others, len(others))]
         values.append(np.mean([roc_auc_score(labels[rows], x[rows]) for x in a])
                       - np.mean([roc_auc_score(labels[rows], x[rows]) for x in b]))  # fmt: skip
@@ -363,6 +363,7 @@ def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, surve
 def test_eight_views_are_the_root_of_the_product_and_weights_those_of_the_epoch(
     paper, small, tmp_path, survey
 ):
+    small.changes["epochs"], small.runs["lastro.original"] = 2, 1
     arguments = ["--output", str(tmp_path), "--experiment", "lastro.original"]
     paper.main.main(arguments)
     here = tmp_path / "nottingham-stand-in-quick-seed0/runs/lastro.original/run0"
@@ -402,10 +403,12 @@ def test_stopped_weights_are_those_of_a_training_that_ends_there(paper, small, t
     pd.testing.assert_frame_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_real_cutouts_are_scored_and_printed_with_their_labels(
     paper, real_data, small, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("CAST_LENS_DATA", str(real_data))
+    small.changes["epochs"], small.runs["lastro.original"] = 2, 1
     if paper.data.real_place() is None:
         pytest.skip("needs CAST_LENS_DATA with sglc1/space_based/classifications.csv")
     paper.main.main(["--output", str(tmp_path), "--experiment", "lastro.original"])

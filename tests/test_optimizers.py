@@ -170,6 +170,7 @@ def examples():
     return x, x @ np.array([[1.0], [-2.0], [0.5]], np.float32) + 0.25
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_saved_state_as_if_it_had_not_ended(tmp_path):
     options = {"batch_size": 16, "shuffle": False, "verbose": 0}
     whole, first, second = network(), network(), network()

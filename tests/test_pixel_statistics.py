@@ -25,6 +25,7 @@ def skewed(shape, seed=0):
     return (noise + 1e-13 * rng.pareto(1.0, shape)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_percentiles_of_ten_million_skewed_pixels_are_exactly_those_of_numpy():
     images = skewed((160, 125, 125, 4))
     images[..., 1] = np.round(images[..., 1] * 1e12)  # ties, and zeros of both signs

@@ -99,6 +99,7 @@ def test_moments_of_a_batch_are_those_of_float32():
     assert 2**-9 * (1 - momentum) * np.abs(maps.mean((0, 1, 2))).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_training_in_bfloat16_ranks_as_training_in_float32():
     """The bar of a run: AUCs of held-out objects equal to 0.1 %."""
     labels, half = np.arange(1024) % 2, 512

@@ -614,6 +614,7 @@ def test_an_experiment_depends_on_its_seed_alone(tmp_path, quick_seed):
 # Kills
 
 
+@pytest.mark.slow
 def test_random_kills_end_as_an_uninterrupted_run(tmp_path):
     found = json.loads(finish(child(kill_at_random_moments, tmp_path)))
     assert found["killed"] >= 5  # the others had just finished

@@ -318,13 +318,15 @@ def test_the_notebook_s_experiment_is_run_beside_its_number_of_images(paper, tmp
         asked.append((trial.experiment, trial.group, trial.augmented, source.interpolation))
         return scored(0.5, seed=0, run=trial.group, n=4)
 
+    assert paper.adapt.NOTEBOOK_N == 150
+    monkeypatch.setattr(paper.adapt, "NOTEBOOK_N", 15)
     monkeypatch.setattr(paper.adapt, "run_trial", run_trial)
     monkeypatch.setattr(paper.adapt, "best_fold", lambda folder: folder / "best")
     headline = paper.settings.config_of(paper.settings.HEADLINE, {})
-    for sizes, wanted in (((0, 8), set()), ((0, 150), {"transfer.n150.notebook"})):
-        found = paper.adapt.run_adapt(Ground(400), sizes, 2, headline, 0, None, tmp_path)
+    for sizes, wanted in (((0, 8), set()), ((0, 15), {"transfer.n15.notebook"})):
+        found = paper.adapt.run_adapt(Ground(40), sizes, 2, headline, 0, None, tmp_path)
         words = {f"transfer.n{n}" for n in sizes} | {f"scratch.n{sizes[1]}"}
         assert set(found) == words | wanted
         assert all(found[name]["run"].nunique() == 2 for name in words)
-    assert asked[-1] == ("transfer.n150.notebook", 10, False, cv2.INTER_NEAREST)
+    assert asked[-1] == ("transfer.n15.notebook", 10, False, cv2.INTER_NEAREST)
     assert all(each[2:] == (True, cv2.INTER_LINEAR) for each in asked[:-1])

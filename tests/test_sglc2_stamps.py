@@ -97,6 +97,7 @@ def test_a_sample_of_one_class_has_no_such_figures(stamps, survey, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_figures_are_the_same_bytes_each_time(stamps, survey, tmp_path):
     found = []
     for name in ("a", "b"):

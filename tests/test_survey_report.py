@@ -25,8 +25,16 @@ def ground(real_data, tmp_path):
     return shutil.copytree(real_data / GROUND, tmp_path / "ground", copy_function=shutil.copyfile)
 
 
-def problems(folder, tmp_path):
-    found = survey_report.check(folder, tmp_path / "out").problems
+def looked_at(folder, tmp_path, *, pictures=False):
+    """Return what is found; pictures take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not pictures:
+            patch.setattr(survey_report, "_draw", lambda *_: [])
+        return survey_report.check(folder, tmp_path / "out")
+
+
+def problems(folder, tmp_path, **options):
+    found = looked_at(folder, tmp_path, **options).problems
     return {row["problem"]: (row["n"], row["example"]) for row in found.to_dict("records")}
 
 
@@ -160,7 +168,7 @@ def test_bad_pixels_are_counted_and_are_no_problem(ground, tmp_path):
     pixels = pixels.astype(np.float32)
     pixels[5, 5] = np.nan
     path.write_bytes(survey_file(pixels))
-    findings = survey_report.check(ground, tmp_path / "out")
+    findings = looked_at(ground, tmp_path)
     assert "3 objects with masked pixels, 1 with pixels that are not finite" in findings.text
     assert findings.problems.empty
 
@@ -197,10 +205,12 @@ def test_a_survey_without_one_whole_object_has_a_report_without_statistics(groun
 
 def test_bands_that_are_not_there_at_all_are_named_and_the_others_looked_at(ground, tmp_path):
     shutil.rmtree(ground / "Public/Band4")
-    assert problems(ground, tmp_path) == {"band without any file": (1, "U")}
+    assert problems(ground, tmp_path, pictures=True) == {"band without any file": (1, "U")}
     assert (tmp_path / "out/objects_IRG.png").is_file()
     shutil.rmtree(ground / "Public/Band3")
-    assert problems(ground, tmp_path / "two") == {"band without any file": (2, "G; U")}
+    assert problems(ground, tmp_path / "two", pictures=True) == {
+        "band without any file": (2, "G; U")
+    }
     assert not (tmp_path / "two/out/objects_IRG.png").exists()
 
 
@@ -215,7 +225,7 @@ def test_published_gaps_of_the_second_challenge_are_no_problem(tmp_path):
                 path.write_bytes(survey_file(sky(int(object_id), ord(band[0]), size=size)))
     lines = [truth.line(object_id, k, ein_area=f"{k + 1}e-10") for k, object_id in enumerate(rows)]
     (folder / "image_catalog2.0train.csv").write_text("# c\n" + truth.HEADER + "".join(lines))
-    findings = survey_report.check(folder, tmp_path / "out")
+    findings = looked_at(folder, tmp_path)
     assert "looks like II SGLC" in findings.text and "VIS 200 x 200, Y 66 x 66" in findings.text
     assert "1 of the missing are among the nine published as such" in findings.text
     missing = findings.problems.set_index("problem").loc["missing: in the catalog, without a file"]
@@ -229,7 +239,7 @@ def test_deeplense_splits_that_share_pixels_and_bad_arrays_are_found(tmp_path):
     np.save(folder / "train/no/3.npy", np.full((1, 48, 48), np.nan))
     np.save(folder / "train/no/4.npy", np.ones((3, 48, 48)))
     np.save(folder / "val/no/4.npy", np.random.default_rng(1).random((1, 40, 48)))
-    found = problems(folder, tmp_path)
+    found = problems(folder, tmp_path, pictures=True)
     found.pop("numbers not as published")
     statistics = pd.read_csv(tmp_path / "out/statistics.csv").set_index("quantity")
     assert statistics["outcome"][["height", "bits"]].tolist() == ["not met", "met"]  # 48, not 150

@@ -447,7 +447,8 @@ def kill(process, how):
     return end != 0
 
 
-@pytest.mark.parametrize("n", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [5, 200])
 def test_23_random_kills_end_as_an_uninterrupted_pack(tmp_path, n):
     catalog, moments, killed, stages = (
         survey(tmp_path / "survey", 40),
