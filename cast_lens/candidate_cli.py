@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cast_lens import candidate_commands as commands
 from cast_lens.run import at_least
+from cast_lens.subcommands import add_answers, add_images, add_json, add_output, add_shared
 
 
 def add(subparsers, command):
@@ -34,16 +35,14 @@ def _score(subparsers, command):
     add("images", type=Path, help="folder, table, pack, or one FITS file of many images")
     add("--model", nargs="+", required=True, metavar="NAME",
         help="release, or file; of several the mean")  # fmt: skip
-    add("-o", "--output", type=Path, default=Path("candidates"), help="folder (candidates)")
-    of_images(one)
+    add_output(one, "candidates")
+    add_images(one)
     add("--clip", choices=["released", "own"], default="released",
         help="own: percentiles of these images, not the training's fluxes (released)")  # fmt: skip
-    add("--dihedral", action="store_true", help="average over the eight dihedral images")
-    add("--engine", choices=["auto", "onnx", "keras"], default="auto", help="(auto)")
-    add("--batch", type=at_least(1), default=50, help="objects in a batch (50)")
+    add_shared(one, "--dihedral", "--engine", "--batch")
     add("--shard", type=at_least(1), default=2000,
         help="objects lost if a process is killed (2000)")  # fmt: skip
-    add("--workers", type=at_least(1), default=1, help="processes (1)")
+    add_shared(one, "--workers")
     add("--dask", metavar="ADDRESS", help="of a Dask scheduler, or local")
     add("--slurm", action="store_true", help="--workers jobs of SLURM")
     add("--top", type=at_least(0), default=1000, help="candidates in the DS9 regions (1000)")
@@ -51,17 +50,6 @@ def _score(subparsers, command):
     add("--restart", action="store_true", help="score anew what is in the folder")
     add("--dry-run", action="store_true", help="say what would be done, write nothing")
     add("--json", action="store_true", help="print run.json")
-
-
-def of_images(parser):
-    """Add the options that say how images are read."""
-    add = parser.add_argument
-    add("--bands", metavar="A,B,...", help="bands of the images in the order of the network's")
-    add("--pixel-scale", type=float, help="arcsec a pixel (WCS, or PIXSCALE in the header)")
-    add("--mask-value", type=float, help="pixels >= this become 0 (none)")
-    add("--id-column", default="id_str", help="of a table (id_str)")
-    add("--path-column", default="file_loc", help="of a table; with {band} one a band (file_loc)")
-    add("--label-column", help="of a table: labels, 0 or 1 (none)")
 
 
 def _grade(subparsers, command):
@@ -73,9 +61,8 @@ def _grade(subparsers, command):
         "cast-lens grade candidates -n 300 -o grade.html",
     )
     add = one.add_argument
-    add("candidates", type=Path, help="folder that `cast-lens score` wrote")
-    add("--images", type=Path, help="the images that were scored (as run.json says)")
-    of_images(one)
+    add_shared(one, "candidates", "--images")
+    add_images(one)
     add("-o", "--output", type=Path, help="page to write (grade.html in the folder)")
     add("--first", type=at_least(1), default=1, help="first rank to show (1)")
     add("-n", type=at_least(1), default=300, help="candidates to show (300)")
@@ -85,9 +72,8 @@ def _grade(subparsers, command):
     add("--colors", nargs=3, metavar=("RED", "GREEN", "BLUE"),
         help="bands of the color composite (the three reddest of one shape)")  # fmt: skip
     add("--side", type=at_least(1), help="show only the central square of so many pixels")
-    add("--strict", action="store_true", help="stop at an image that cannot be read")
-    add("--dry-run", action="store_true", help="say what would be written, write nothing")
-    add("--json", action="store_true", help="print JSON instead of a line")
+    add_shared(one, "--strict")
+    add_answers(one, "a line", dry_run="say what would be written")
 
 
 def _rank(subparsers, command):
@@ -116,9 +102,8 @@ def _rank(subparsers, command):
     add("--candidates", type=Path, metavar="FOLDER",
         help="candidates the pool was made of: the chosen ones become "
              "OUTPUT/candidates, for grade")  # fmt: skip
-    add("-o", "--output", type=Path, default=Path("next"), help="folder (next)")
-    add("--dry-run", action="store_true", help="choose and say so, write nothing")
-    add("--json", action="store_true", help="print JSON instead of sentences")
+    add_output(one, "next")
+    add_answers(one, "sentences", dry_run="choose and say so")
 
 
 def _positive(text):
@@ -136,7 +121,7 @@ def _completeness(subparsers, command):
         "the selection function: which lenses are found",
         "cast-lens completeness candidates --truth catalog.csv --false-positive-rate 0.01",
     )
-    a.add_argument("scores", type=Path, help="score file, or folder of candidates with labels")
+    add_shared(a, "scores")
     a.add_argument("--truth", type=Path, required=True, help="table of lenses: CSV, FITS, ...")
     where = a.add_mutually_exclusive_group(required=True)
     where.add_argument("--threshold", type=float, help="call lenses what scores at least this")
@@ -167,10 +152,10 @@ def _completeness(subparsers, command):
         default="label",
         help="which are lenses: by their label, or a rule of the II SGLC (label)",
     )
-    a.add_argument("--run", help="run of a score file with several")
+    add_shared(a, "--run")
     a.add_argument("--network", default="", help="its name, for the header of the FITS table")
     a.add_argument("--output", type=Path, default=Path("runs/completeness"), help="folder")
-    a.add_argument("--json", action="store_true", help="print JSON instead of sentences")
+    add_json(a, "sentences")
 
 
 def _purity(subparsers, command):
@@ -181,7 +166,7 @@ def _purity(subparsers, command):
         "how many lenses are among the best N objects of a survey",
         "cast-lens purity scores.csv --prevalence 1e-4 --objects 1000000 --inspect 100 1000",
     )
-    b.add_argument("scores", type=Path, help="score file, or folder of candidates with labels")
+    add_shared(b, "scores")
     b.add_argument(
         "--prevalence",
         type=float,
@@ -202,9 +187,9 @@ def _purity(subparsers, command):
     b.add_argument("--bins", type=at_least(1), default=15, help="of the reliability diagram (15)")
     b.add_argument("--draws", type=at_least(1), default=2000, help="bootstrap draws (2000)")
     b.add_argument("--seed", type=at_least(0), default=0, help="seed of folds and draws (0)")
-    b.add_argument("--run", help="run of a score file with several")
+    add_shared(b, "--run")
     b.add_argument("--output", type=Path, default=Path("runs/purity"), help="folder")
-    b.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json(b, "a table")
 
 
 def _crossmatch(subparsers, command):
@@ -233,7 +218,7 @@ def _crossmatch(subparsers, command):
     c.add_argument(
         "--output", type=Path, default=Path("crossmatch.csv"), help="CSV or FITS (crossmatch.csv)"
     )
-    c.add_argument("--json", action="store_true", help="print JSON instead of sentences")
+    add_json(c, "sentences")
 
 
 def _quantity_column(text):

@@ -4,6 +4,7 @@ import json
 import sys
 
 from cast_lens.candidate_images import bands_of, find_images, images_of
+from cast_lens.subcommands import answered, print_json
 
 
 def score(options):
@@ -22,14 +23,13 @@ def score(options):
             take=bands_of(options), top=options.top,
             strict=options.strict, restart=options.restart, dry_run=options.dry_run,
         )  # fmt: skip
-    if options.json:
-        json.dump(about, sys.stdout, indent=1)
-        print()
-    elif options.dry_run:
-        plan = about["plan"]
-        print(f"{plan['n_images']} objects in {plan['n_shards']} shards, "
-              f"{plan['n_shards_there']} of them there; nothing was written")  # fmt: skip
-    else:
+
+    def plan():
+        n = about["plan"]
+        return (f"{n['n_images']} objects in {n['n_shards']} shards, {n['n_shards_there']} of them "
+                "there; nothing was written")  # fmt: skip
+
+    if not answered(options, about, plan):
         print(scoring.sentence(about["audit"]))
         for word, n in about["audit"]["n_flagged"].items():
             print(f"{n} {word}: {images.FLAGS[word]}")
@@ -88,8 +88,7 @@ def _tell_rank(options, table, counts, about):
     if options.json:
         told = about | asdict(counts) | {"objects": json.loads(table.to_json(orient="records"))}
         told["strength"] = counts.strength if counts.classifier else None
-        json.dump(told, sys.stdout, indent=1)
-        print()
+        print_json(told)
         return
     print(f"{counts.n_pool} objects in the pool, {about['n_left_out']} left out for a feature that "
           f"is no number; {counts.n_lenses} labelled lenses and {counts.n_others} others, "

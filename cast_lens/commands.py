@@ -1,8 +1,9 @@
 """What each subcommand of `cast-lens` does; imports that cost time are in the one they are for."""
 
-import json
 import sys
 from pathlib import Path
+
+from cast_lens.subcommands import answered, print_json
 
 
 def show_metrics(options):
@@ -132,11 +133,11 @@ def write_report(options):
     )  # fmt: skip
     for why in said["skipped"].values():
         print(f"skipped: {why}", file=sys.stderr)
-    if options.json:
-        print(json.dumps(said, indent=1))
-    elif options.dry_run:
-        print(f"would write {options.output} with the runs: {', '.join(said['runs']) or 'none'}")
-    else:
+
+    def plan():
+        return f"would write {options.output} with the runs: {', '.join(said['runs']) or 'none'}"
+
+    if not answered(options, said, plan):
         print(f"wrote {options.output}: {len(said['runs'])} runs, {said['bytes'] / 1e6:.1f} MB")
 
 
@@ -270,8 +271,7 @@ def _print(rows, as_json, report):
 
     if as_json:  # which has no word for NaN
         plain = [{k: None if v != v else v for k, v in row.items()} for row in rows]
-        json.dump(plain, sys.stdout, indent=1, default=float)
-        print()
+        print_json(plain, default=float)
         return
     frame = pd.DataFrame(rows)
     for column in frame.select_dtypes("number"):

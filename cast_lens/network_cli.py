@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from cast_lens import network_commands as commands
-from cast_lens.candidate_cli import of_images
 from cast_lens.run import at_least
+from cast_lens.subcommands import add_answers, add_files, add_images, add_output, add_shared
 
 
 def add(subparsers, command):
@@ -31,10 +31,8 @@ def _explain(subparsers, command):
         "cast-lens explain candidates --model sglc2-stand-in-v0 --first 1 -n 8",
     )
     add = one.add_argument
-    add("candidates", type=Path, help="folder that `cast-lens score` wrote")
-    add("--model", required=True, metavar="NAME", help="release, or file; one of an ensemble")
-    add("--images", type=Path, help="the images that were scored (as run.json says)")
-    of_images(one)
+    add_shared(one, "candidates", "--model", "--images")
+    add_images(one)
     which = one.add_mutually_exclusive_group()
     which.add_argument("--objects", nargs="+", metavar="ID", help="object IDs to explain")
     which.add_argument("--first", type=at_least(1), default=1, help="first rank to explain (1)")
@@ -43,12 +41,11 @@ def _explain(subparsers, command):
     add("--samples", type=at_least(100), default=500, help="of LIME, each a score (500)")
     add("--repeats", type=at_least(2), default=2, help="of LIME, for its stability (2)")
     add("--top", type=at_least(1), default=2, help="superpixels to outline (2)")
-    add("--engine", choices=["auto", "onnx", "keras"], default="auto", help="(auto)")
+    add_shared(one, "--engine")
     add("--seed", type=at_least(0), default=0, help="seed of the samples (0)")
-    add("--strict", action="store_true", help="stop at an image that cannot be read")
+    add_shared(one, "--strict")
     add("--restart", action="store_true", help="explain anew what is in the folder")
-    add("--dry-run", action="store_true", help="say what would be done, write nothing")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add_answers(one, "a table")
 
 
 def _shortcuts(subparsers, command):
@@ -63,15 +60,13 @@ def _shortcuts(subparsers, command):
     add("images", type=Path, help="labelled folder, table, pack, or one FITS file")
     add("--labels", type=Path, help="table of object_id, label (those of the images)")
     add("--model", required=True, metavar="NAME", help="release, or file")
-    of_images(one)
-    add("-o", "--output", type=Path, default=Path("runs/shortcuts"), help="folder (runs/shortcuts)")
+    add_images(one)
+    add_output(one, "runs/shortcuts")
     add("--radius", type=float, default=3.0, help="of the disc that is hidden, arcsec (3)")
     add("--permutations", type=at_least(1), default=1000, help="of the labels (1000)")
-    add("--engine", choices=["auto", "onnx", "keras"], default="auto", help="(auto)")
-    add("--batch", type=at_least(1), default=50, help="objects in a batch (50)")
+    add_shared(one, "--engine", "--batch")
     add("--seed", type=at_least(0), default=0, help="seed of the permutations (0)")
-    add("--dry-run", action="store_true", help="say what would be done, write nothing")
-    add("--json", action="store_true", help="print JSON instead of sentences")
+    add_answers(one, "sentences")
 
 
 def _matrix(subparsers, command):
@@ -92,21 +87,13 @@ def _matrix(subparsers, command):
         help="survey of a data set, to mark what was trained on it (not known)")  # fmt: skip
     add("--bands", nargs="+", type=_named, default=[], metavar="NAME=A,B,...",
         help="bands of a data set in the order of the networks'")  # fmt: skip
-    add("--pixel-scale", type=float, help="arcsec a pixel (WCS, or PIXSCALE in the header)")
-    add("--mask-value", type=float, help="pixels >= this become 0 (none)")
-    add("--id-column", default="id_str", help="of tables (id_str)")
-    add("--path-column", default="file_loc", help="of tables; with {band} one a band (file_loc)")
-    add("--label-column", help="of tables: labels, 0 or 1 (none)")
-    add("-o", "--output", type=Path, default=Path("runs/matrix"), help="folder (runs/matrix)")
+    add_files(one, "tables")
+    add_output(one, "runs/matrix")
     add("--clip", choices=["released", "own"], default="released", help="as in score (released)")
-    add("--dihedral", action="store_true", help="average over the eight dihedral images")
-    add("--engine", choices=["auto", "onnx", "keras"], default="auto", help="(auto)")
-    add("--batch", type=at_least(1), default=50, help="objects in a batch (50)")
-    add("--workers", type=at_least(1), default=1, help="processes (1)")
+    add_shared(one, "--dihedral", "--engine", "--batch", "--workers")
     add("--strict", action="store_true", help="stop at the first cell that cannot be")
     add("--restart", action="store_true", help="score all cells anew")
-    add("--dry-run", action="store_true", help="list the cells, write nothing")
-    add("--json", action="store_true", help="print JSON instead of tables")
+    add_answers(one, "tables", dry_run="list the cells")
 
 
 def _adapt(subparsers, command):
@@ -123,8 +110,8 @@ def _adapt(subparsers, command):
     add("--labels", type=Path, nargs="+", metavar="TABLE",
         help="object_id, label, of one or more rounds of grading (of the images)")  # fmt: skip
     add("--model", required=True, metavar="NAME", help="release, or file, to begin with")
-    of_images(one)
-    add("-o", "--output", type=Path, default=Path("runs/adapted"), help="folder (runs/adapted)")
+    add_images(one)
+    add_output(one, "runs/adapted")
     add("--survey", help="what the images are of (the name of IMAGES)")
     add("--clip", choices=["own", "released"], default="own",
         help="fluxes of the stretch: percentiles of these images, or released (own)")  # fmt: skip
@@ -140,8 +127,7 @@ def _adapt(subparsers, command):
     add("--seed", type=at_least(0), default=0, help="of folds, weights, order, turns (0)")
     add("--strict", action="store_true", help="stop at a labelled image that cannot be read")
     add("--restart", action="store_true", help="train anew what is in the folder")
-    add("--dry-run", action="store_true", help="say what would be trained, write nothing")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add_answers(one, "a table", dry_run="say what would be trained")
 
 
 def _features(subparsers, command):
@@ -152,16 +138,11 @@ def _features(subparsers, command):
         "features of candidates, as a pool for cast-lens rank",
         "cast-lens features candidates --model sglc2-stand-in-v0 -o pool",
     )
-    add = one.add_argument
-    add("candidates", type=Path, help="folder that `cast-lens score` wrote")
-    add("--model", required=True, metavar="NAME", help="release, or file; one of an ensemble")
-    add("--images", type=Path, help="the images that were scored (as run.json says)")
-    of_images(one)
-    add("-o", "--output", type=Path, default=Path("runs/pool"), help="new folder (runs/pool)")
-    add("--batch", type=at_least(1), default=50, help="objects in a batch (50)")
-    add("--strict", action="store_true", help="stop at an image that cannot be read")
-    add("--dry-run", action="store_true", help="say what would be done, write nothing")
-    add("--json", action="store_true", help="print JSON instead of a line")
+    add_shared(one, "candidates", "--model", "--images")
+    add_images(one)
+    add_output(one, "runs/pool", "new folder")
+    add_shared(one, "--batch", "--strict")
+    add_answers(one, "a line")
 
 
 def _named(text):

@@ -4,6 +4,7 @@ import json
 import sys
 
 from cast_lens.candidate_images import about_of, bands_of, find_images, images_of, named_bands
+from cast_lens.subcommands import answered
 
 
 def explain_candidates(options):
@@ -142,16 +143,15 @@ def adapt_network(options):
             settings=settings, take=bands_of(options),
             strict=options.strict, restart=options.restart, dry_run=options.dry_run,
         )  # fmt: skip
-    if options.json:
-        json.dump(about, sys.stdout, indent=1)
-        print()
-    elif options.dry_run:
-        plan = about["plan"]
-        print(f"{plan['n_labelled']} labelled objects, {plan['n_lens']} of them lenses; "
-              f"{plan['n_trainings']} trainings in {plan['n_folds']} folds with "
-              f"{', '.join(map(str, plan['sizes']))} labels, {plan['n_images_seen']} images "
-              "through the network; nothing was written")  # fmt: skip
-    else:
+
+    def plan():
+        n = about["plan"]
+        return (f"{n['n_labelled']} labelled objects, {n['n_lens']} of them lenses; "
+                f"{n['n_trainings']} trainings in {n['n_folds']} folds with "
+                f"{', '.join(map(str, n['sizes']))} labels, {n['n_images_seen']} images "
+                "through the network; nothing was written")  # fmt: skip
+
+    if not answered(options, about, plan):
         _tell_adapted(options, about)
 
 
@@ -188,13 +188,12 @@ def write_features(options):
             images_of(options), options.model, options.output, clip=told.get("clip"), take=take,
             batch=options.batch, strict=options.strict, dry_run=options.dry_run,
         )  # fmt: skip
-    if options.json:
-        json.dump(about, sys.stdout, indent=1)
-        print()
-    elif options.dry_run:
-        print(f"would write {about['n_features']} features of up to {about['plan']['n_images']} "
-              f"objects in {options.output}")  # fmt: skip
-    else:
+
+    def plan():
+        return (f"would write {about['n_features']} features of up to {about['plan']['n_images']} "
+                f"objects in {options.output}")  # fmt: skip
+
+    if not answered(options, about, plan):
         audit = about["audit"]
         print(f"n_images {audit['n_images']} = n_written {audit['n_written']} + n_left_out "
               f"{sum(audit['n_left_out'].values())} ({reasons(audit)}); {about['n_features']} "

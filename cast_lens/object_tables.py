@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from xml.parsers import expat
 
@@ -105,6 +106,30 @@ def read_columns(path, wanted, *, required=()):
     return _read(path, list(found.values())), found
 
 
+@contextmanager
+def reading(path, what, error):
+    """Turn whatever a reader of tables raises into an error that says what to do.
+
+    Args:
+        path: File that is read.
+        what: What it should hold, such as "FITS table".
+        error: Class to raise; one of this class that is raised inside says more, and passes.
+
+    Raises:
+        error: If anything is raised inside.
+    """
+    try:
+        yield
+    except error:
+        raise
+    except Exception as cause:  # noqa: BLE001, the readers raise errors of any class
+        found = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        raise error(
+            f"{path}: found no {what} that can be read ({found}), expected one; get the file "
+            "again, or save it as CSV"
+        ) from cause
+
+
 def _kind(path):
     ending = path.name.lower()
     return next((kind for suffix, kind in _FORMATS.items() if ending.endswith(suffix)), None)
@@ -153,7 +178,7 @@ def _read(path, names):
 
 def _read_typed(path, kind):
     """Return an astropy Table or a DataFrame."""
-    try:
+    with reading(path, f"{kind} table", CatalogError):
         if kind == "parquet":
             frame = pd.read_parquet(path)
             return frame.reset_index() if any(frame.index.names) else frame
@@ -162,14 +187,6 @@ def _read_typed(path, kind):
         from astropy.table import Table
 
         return Table.read(path, format="fits")
-    except CatalogError:
-        raise
-    except Exception as error:  # noqa: BLE001, both readers raise errors of any class
-        found = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise CatalogError(
-            f"{path}: found no {kind} table that can be read ({found}), expected one; get the "
-            "file again, or save it as CSV"
-        ) from error
 
 
 def _read_votable(path):

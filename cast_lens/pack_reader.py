@@ -37,6 +37,24 @@ class Pack:
         """{name: bands, in their order}."""
         return {name: tuple(known["bands"]) for name, known in self.manifest["arrays"].items()}
 
+    @property
+    def kind(self):
+        """Whether the images are "real" or a "stand-in"; a survey's pack says, a table's does not.
+
+        Raises:
+            KeyError: If the manifest does not say, see `about` of `pack.build`.
+        """
+        return self.manifest["identity"]["about.data"]
+
+    @property
+    def title(self):
+        """What titles of figures say of the images: a stand-in is named in capitals.
+
+        Raises:
+            KeyError: As `kind`.
+        """
+        return "real data" if self.kind == "real" else "STAND-IN DATA"
+
     @cached_property
     def catalog(self):
         """DataFrame of object_id, the survey's columns and the pack's, one row a record."""

@@ -10,7 +10,6 @@ array, or from a folder, whose features are mapped into memory and so are there 
 import csv
 import itertools
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cast_lens import run, text_tables
+from cast_lens.object_tables import reading
 from cast_lens.pack_files import array_header, csv_text
 from cast_lens.scores import escape_cell, unescape_cell
 from cast_lens.tarball import whole_folder
@@ -371,14 +371,5 @@ def _typed_ids(path, rows, column, values):
     return ids
 
 
-@contextmanager
 def _reading(path, kind):
-    """Turn whatever a reader raises into a PoolError."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001, both readers raise errors of any class
-        found = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise PoolError(
-            f"{path}: found no {kind} table of numbers that can be read ({found}), expected one; "
-            "get the file again, or save it as CSV"
-        ) from error
+    return reading(path, f"{kind} table of numbers", PoolError)

@@ -54,7 +54,7 @@ def opened(place, output, *, title=None):
         The Pack.
 
     Raises:
-        PackError: If the folder holds no survey that is known.
+        PackError: If the folder holds no survey that is known, or the pack is not of one.
     """
     place = Path(place)
     if is_pack(place):
@@ -62,6 +62,12 @@ def opened(place, output, *, title=None):
     else:
         target = Path(output) / "packs" / f"{title or place.resolve().name}-pack"
         found = survey_pack.pack_survey(place, target, dtype="float32")
+    if "about.data" not in found.manifest["identity"]:
+        raise pack.PackError(
+            f"{found.folder}: found a pack of a table, expected that of a survey, which says "
+            "whether its images are real; name the folder of the survey, or make its pack with "
+            "`cast-lens pack`"
+        )
     left_out = "; which and why: quarantine.csv" if found.audit["n_quarantined"] else ""
     print(f"{found.folder}: {pack_audit.sentence(found.audit)}{left_out}", file=sys.stderr)
     return found

@@ -395,6 +395,14 @@ def test_a_pair_is_named_where_no_single_change_does(paper):
     assert "single" not in paper.diagnosis.paragraph(table, "made-up data")
 
 
+def test_a_change_that_seeds_are_too_few_to_tell_is_named_as_such(paper):
+    rows = made_up("base", [0.52, 0.50]) + made_up("two.a+b", [0.71, 0.76])
+    table = paper.diagnosis.tabulate(pd.DataFrame(rows))
+    assert paper.diagnosis.cause(table)[:2] == ("", False)
+    text = paper.diagnosis.paragraph(table, "made-up data")
+    assert "With `a+b` it is 0.735 [" in text and "2 seeds cannot surely tell" in text
+
+
 def test_the_quick_scale_has_the_network_that_failed_and_the_change_that_mends_it(paper):
     plan = paper.diagnosis.plan(paper.settings.SCALES["quick"])
     base, mended = plan.pop("base"), plan.pop("two.no_feature_dropout+no_head_dropout")

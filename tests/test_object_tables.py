@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 
-from cast_lens import catalog
+from cast_lens import catalog, object_tables
 
 FORMATS = ["csv", "fits", "fits.gz", "vot", "xml"]
 
@@ -299,3 +299,27 @@ def test_ids_that_are_the_index_of_a_data_frame_are_found(tmp_path, monkeypatch)
         monkeypatch.setattr(pd, "read_parquet", lambda _, index=index: frame.set_index(index))
         table = catalog.read_table(tmp_path / "t.parquet")
         assert table.to_dict("list") == {"object_id": ["00123"], "path": [str(tmp_path / "a")]}
+
+
+@pytest.mark.parametrize(
+    "cause, told",
+    [(OSError("cut\n short"), "OSError: cut short"), (KeyError("x"), "KeyError: 'x'"),
+     (StopIteration(), "StopIteration: ")],
+)  # fmt: skip
+def test_whatever_a_reader_raises_becomes_one_line_that_says_what_to_do(cause, told):
+    reading = object_tables.reading("t.fits", "FITS table", catalog.CatalogError)
+    with pytest.raises(catalog.CatalogError) as caught, reading:
+        raise cause
+    assert str(caught.value) == (
+        f"t.fits: found no FITS table that can be read ({told}), expected one; get the file again, "
+        "or save it as CSV"
+    )
+    assert caught.value.__cause__ is cause
+
+
+def test_an_error_that_says_more_passes_a_reader_as_it_is():
+    said = catalog.CatalogError("line 3: found x, expected y")
+    reading = object_tables.reading("t.fits", "FITS table", catalog.CatalogError)
+    with pytest.raises(catalog.CatalogError) as caught, reading:
+        raise said
+    assert caught.value is said

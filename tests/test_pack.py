@@ -717,6 +717,20 @@ def test_what_the_manifest_shall_tell_is_told_with_versions_and_rules(tmp_path, 
     assert pack_sources.SAMPLE >= N  # so that the measured shape is that of all objects here
 
 
+@pytest.mark.parametrize("kind, title", [("real", "real data"), ("stand-in", "STAND-IN DATA")])
+def test_a_pack_says_whether_its_images_are_real(tmp_path, space, kind, title):
+    build(tmp_path / "pack", space, VIS, about={"data": kind})
+    found = pack.open_pack(tmp_path / "pack")
+    assert (found.kind, found.title) == (kind, title)
+
+
+def test_a_pack_of_images_that_nobody_told_about_is_not_called_real(tmp_path, space):
+    found = build(tmp_path / "pack", space, VIS)
+    for name in ("kind", "title"):
+        with pytest.raises(KeyError, match="about.data"):
+            getattr(found, name)
+
+
 def test_paths_that_are_no_text_are_shown_in_utf_8_and_from_the_folder(tmp_path):
     place = tmp_path / os.fsdecode(b"a \xe9")
     table = survey(place / os.fsdecode(b"\xc3\xa9 \xff"), 3, bands=("VIS",))

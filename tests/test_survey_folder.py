@@ -24,7 +24,7 @@ def fake(folder):
     """Return what is known of a pack of three objects, one of them truncated."""
     audit = {"n_catalog": 3, "n_ok": 2, "n_quarantined": {"truncated": 1}, "n_missing": 0,
              "n_missing_published": 0, "n_extra_files": 0}  # fmt: skip
-    manifest = {"identity": {"about.survey": "sglc2"}}
+    manifest = {"identity": {"about.survey": "sglc2", "about.data": "stand-in"}}
     return SimpleNamespace(folder=folder, audit=audit, manifest=manifest)
 
 
@@ -66,6 +66,16 @@ def test_a_pack_that_is_named_is_opened_as_it_is(elsewhere, packing, monkeypatch
     monkeypatch.setattr(pack, "open_pack", lambda place: opened if place.name == "mine-pack" else 0)
     assert ask("mine-pack", elsewhere) == (opened, None)
     assert packing == []
+
+
+def test_the_pack_of_a_table_is_refused(elsewhere, packing, monkeypatch):
+    (elsewhere / "mine-pack").mkdir()
+    (elsewhere / "mine-pack/checksums.npy").touch()
+    opened = fake(elsewhere / "mine-pack")
+    del opened.manifest["identity"]["about.data"]
+    monkeypatch.setattr(pack, "open_pack", lambda place: opened)
+    with pytest.raises(pack.PackError, match="mine-pack: found a pack of a table.*expected"):
+        ask("mine-pack", elsewhere)
 
 
 def test_what_became_of_all_objects_is_said_and_noted(elsewhere, packing, capsys):

@@ -40,13 +40,13 @@ class Survey:
 
     @property
     def kind(self):
-        """Whether the data are "real" or a "stand-in"."""
-        return self.pack.manifest["identity"]["about.data"]
+        """As the pack's."""
+        return self.pack.kind
 
     @property
     def title(self):
-        """What the titles of figures say of the data."""
-        return "real data" if self.kind == "real" else "STAND-IN DATA"
+        """As the pack's."""
+        return self.pack.title
 
     @property
     def labels(self):

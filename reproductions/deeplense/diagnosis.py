@@ -129,6 +129,12 @@ def cause(table):
             single = rows.index.str.startswith("one.").any()
             alone = "No single change is enough. " if word == "two." and single else ""
             return name, confirmed, f"{alone}It is the change of the largest gain, {how_many}."
+    tried = rows[rows.index.str.match("one|two")]
+    if len(tried) and tried["roc_auc"].max() > LEARNS:
+        name = tried["roc_auc"].idxmax()
+        reason = (f"With `{name.partition('.')[2]}` it is {_told(tried.loc[name])}, which "
+                  f"{tried.loc[name, 'n_runs']:.0f} seeds cannot surely tell from it.")  # fmt: skip
+        return "", False, reason
     return "", False, "No single change and no pair makes the network learn at this size."
 
 

@@ -37,23 +37,26 @@ class Survey:
     """The objects of a run.
 
     Attributes:
-        pack: The Pack, or another source of batches.
-        kind: "real" or "stand-in".
+        pack: The Pack.
         parts: {"order" or "planes": {"train": rows, "test": rows}}.
         challenge: Source of the stand-in for the challenge's test set, or None.
         challenge_rows: Its rows.
     """
 
     pack: Pack
-    kind: str
     parts: dict[str, dict[str, np.ndarray]]
     challenge: Pack | None = None
     challenge_rows: np.ndarray | None = None
 
     @property
+    def kind(self):
+        """As the pack's."""
+        return self.pack.kind
+
+    @property
     def title(self):
-        """What the titles of figures say of the data."""
-        return "real data" if self.kind == "real" else "STAND-IN DATA"
+        """As the pack's."""
+        return self.pack.title
 
 
 def load_data(named, *, real, n_objects, seed, output):
@@ -106,7 +109,7 @@ def divide(survey, scale, seed):
         survey.catalog.iloc[used], shares, seed=word(seed, PLANES), groups=["plane"]
     )
     parts = {"order": order, "planes": {part: used[rows] for part, rows in planes.items()}}
-    return Survey(survey, survey.manifest["identity"]["about.data"], parts)
+    return Survey(survey, parts)
 
 
 def with_challenge(survey, experiments, scale, seed, output):

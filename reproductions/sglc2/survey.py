@@ -17,22 +17,25 @@ class Survey:
 
     Attributes:
         pack: The Pack.
-        kind: "real" or "stand-in".
         sample: Rows of the objects of the cross-validation, in the order of the catalog.
         test: Rows of the independent test.
         parts: Of each fold {"train": rows, "test": rows}.
     """
 
     pack: pack.Pack
-    kind: str
     sample: np.ndarray
     test: np.ndarray
     parts: list[dict[str, np.ndarray]]
 
     @property
+    def kind(self):
+        """As the pack's."""
+        return self.pack.kind
+
+    @property
     def title(self):
-        """What the titles of figures say of the data."""
-        return "real data" if self.kind == "real" else "STAND-IN DATA"
+        """As the pack's."""
+        return self.pack.title
 
 
 def load_data(data, *, real, n_objects, seed, output, name="sglc2"):
@@ -70,8 +73,7 @@ def divide(survey, scale, seed):
         survey.catalog.iloc[sample], scale.n_folds, seed=word(seed, FOLDS), stratify=False
     )
     parts = [{name: sample[rows] for name, rows in part.items()} for part in found]
-    kind = survey.manifest["identity"]["about.data"]
-    return Survey(survey, kind, sample, test, parts[: scale.n_run])
+    return Survey(survey, sample, test, parts[: scale.n_run])
 
 
 def constants(survey, fold, names, path):

@@ -1,8 +1,10 @@
 """Faults that a person meets at the command line: one line that says what to do, nothing lost.
 
 A network here is a weighted sum over the pixels, without Keras; the commands that need a real one
-(explain, features, adapt) have a small one of Keras, below.
+(explain, features, adapt) are in test_network_commands.py.
 """
+
+# ruff: noqa: F811, fixtures are imported, and arguments of tests
 
 import csv
 import errno
@@ -26,139 +28,35 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-from cast_lens import candidates, cli, run, score_shards, scores, scoring
-from cast_lens.networks import Branch
+from cast_lens import candidates, cli, run, scores
 from tests import packs
+from tests.faults.commands import (  # noqa: F401
+    ODD_IDS,
+    SIDE,
+    SOUND,
+    Killed,
+    N,
+    at,
+    cast_lens,
+    csv_of,
+    labels,
+    left_out,
+    made,
+    named,
+    net,
+    pixels,
+    put,
+    refused,
+    scored,
+    signals,
+    survey,
+    weighted,
+)
 from tests.fits_files import HEADER, by_hand, survey_file, within
 from tests.folders import hashes, stamps
 from tests.test_report_page import make_run
 
-SIDE, N = 32, 12
-BRANCHES = (Branch("all", ("g", "r"), SIDE, 0.1, "all"),)
-ODD_IDS = ["00123", "1e5", "9" * 30, "=cmd|' /C calc'!A0", "@x", "-2", "<script>alert(1)</script>"]
 COMMA = "a,b"
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """Leave the handlers of signals as they were."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def cast_lens(capfd):
-    """Return a function that runs the command line here: its status, output and error lines."""
-
-    def call(*arguments):
-        capfd.readouterr()
-        status = 0
-        try:
-            cli.main(list(map(str, arguments)))
-        except SystemExit as ended:
-            status = ended.code
-        out, err = capfd.readouterr()
-        lines = [line.rpartition("\r")[2].strip() for line in err.split("\n")]
-        lines = [line for line in lines if line and not re.search(r"\d%\|", line)]  # a bar
-        return SimpleNamespace(status=status, out=out, lines=lines)
-
-    return call
-
-
-def refused(found, *words):
-    """Check that a command ended with one line that says so, and return that line."""
-    assert found.status == run.EXIT_USAGE, found
-    assert found.out == "" and len(found.lines) == 1, found
-    assert found.lines[0].startswith("error: ")
-    for word in words:
-        assert word in found.lines[0]
-    return found.lines[0]
-
-
-def pixels(k, band):
-    """Noise, and a source in the middle of every second object."""
-    image = np.random.default_rng([k, ord(band)]).normal(size=(SIDE, SIDE)).astype(np.float32)
-    image[14:18, 14:18] += 3 * (k % 2)
-    return image
-
-
-def encoded(image):
-    return survey_file(image, f"PIXSCALE= {0.1:20}")
-
-
-def put(folder, name, band, image):
-    (folder / f"{name}_{band}.fits").write_bytes(encoded(image))
-
-
-@pytest.fixture
-def survey(tmp_path):
-    folder = tmp_path / "survey"
-    folder.mkdir()
-    for k in range(N):
-        for band in "gr":
-            put(folder, f"n{k:02}", band, pixels(k, band))
-    return folder
-
-
-@pytest.fixture
-def labels(tmp_path):
-    """Write a table of labels of the survey."""
-    path = tmp_path / "labels.csv"
-    rows = [f"n{k:02},{k % 2}" for k in range(N)]
-    path.write_text("\n".join(["object_id,label", *rows]) + "\n", encoding="utf-8")
-    return path
-
-
-WEIGHTS = np.random.default_rng(5).normal(size=(SIDE, SIDE, 2)) / 40
-WEIGHTS[14:18, 14:18] = 0.1
-
-
-def weighted(arrays):
-    """One object after the other: none hangs on its place in the batch."""
-    return np.array([float((x * WEIGHTS).sum()) for x in arrays["all"].astype(np.float64)])
-
-
-@pytest.fixture
-def net(tmp_path, monkeypatch):
-    """The file of a network, whose logits a test may change."""
-    from cast_lens import networks
-
-    known = SimpleNamespace(path=tmp_path / "net/fake.safetensors", logits=weighted)
-    known.path.parent.mkdir()
-    known.path.write_bytes(b"")
-    fields = {"name": "fake", "backbone": "b0", "branches": BRANCHES, "flux_unit": "counts",
-              "survey": "a test", "calibration": None}  # fmt: skip
-    networks.write_description(known.path.with_suffix(".json"), fields)
-
-    def opened(member, engine, threads=None):
-        if callable(member):
-            return member()
-        return score_shards.Scorer(
-            "fake", "0123456789abcdef" * 4, BRANCHES, None, {}, "numpy",
-            lambda arrays: known.logits(arrays),
-        )  # fmt: skip
-
-    monkeypatch.setattr(scoring, "open_scorer", opened)
-    monkeypatch.setattr(score_shards, "open_scorer", opened)
-    monkeypatch.setattr(scoring, "PATIENCE", 0.0)
-    return known
-
-
-def scored(cast_lens, source, net, output, *more):
-    return cast_lens("score", source, "--model", net.path, "-o", output, "--batch", "5", *more)
-
-
-@pytest.fixture
-def made(cast_lens, survey, net, tmp_path):
-    """The folder of candidates of the survey."""
-    assert scored(cast_lens, survey, net, tmp_path / "made").status == 0
-    return tmp_path / "made"
-
-
-def left_out(folder):
-    return pd.read_csv(folder / "left_out.csv", dtype=str, keep_default_na=False)
 
 
 def logits_of(folder):
@@ -172,7 +70,6 @@ def card(text):
     return [*HEADER[:2], text, *HEADER[3:]]
 
 
-SOUND = encoded(pixels(1, "g"))
 BROKEN = {
     "header-cut": (SOUND[:2000], "truncated"),
     "end-cut": (SOUND[:2879], "truncated"),
@@ -351,11 +248,6 @@ def test_disk_that_fails_for_a_moment_costs_nothing_and_a_dead_one_its_object(
     assert told[["object_id", "reason"]].to_numpy().tolist() == [["n05", "io"]]
 
 
-def csv_of(path, text):
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
 TWICE = "object_id,label\nn00,0\nn01,1\nn00,0\n"
 
 
@@ -401,28 +293,6 @@ def test_two_files_of_one_object_are_refused_with_both(cast_lens, survey, net, t
 
 
 # Row 16: tables
-
-
-@pytest.fixture
-def at(tmp_path, survey, labels, net, made):
-    """Paths of what the commands read."""
-    known = SimpleNamespace(survey=survey, labels=labels, net=net.path, made=made)
-    rows = {
-        "scores": ["run,n_train,object_id,label,score",
-                   *(f"a,9,n{k:02},{k % 2},{(k % 2) * 2 + k / 20}" for k in range(N))],
-        "truth": ["ID,theta_e,mag_source",
-                  *(f"n{k:02},{0.5 + k / 9},{20 + k / 3}" for k in range(1, N, 2))],
-        "positions": ["object_id,ra,dec", *(f"n{k:02},{10 + k / 10},-5" for k in range(N))],
-        "known": ["name,RA [deg],DEC [deg],grading", "lens one,10.1,-5,A", "far,200,40,B"],
-        "pool": ["object_id,feat_0,feat_1",
-                 *(f"n{k:02},{k % 2 + k / 30},{k * 7 % 5}" for k in range(N))],
-        "some": ["object_id,label", *(f"n{k:02},{k % 2}" for k in range(6))],
-    }  # fmt: skip
-    for name, lines in rows.items():
-        path = tmp_path / f"{name}.csv"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        setattr(known, name, path)
-    return known
 
 
 # {command: function of its output folder that returns the option}
@@ -576,16 +446,6 @@ def test_one_class_alone_is_said_and_never_a_number(cast_lens, at, tmp_path):
 
 
 # Rows 22 to 26: full disks, kills, signals, two at once, other options
-
-
-class Killed(BaseException):
-    """What no command catches."""
-
-
-def named(folder):
-    """Return the hashes of all files but those under a temporary name."""
-    return {name: one for name, one in hashes(folder).items()
-            if not Path(name).name.startswith(".")}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -953,251 +813,3 @@ def test_locale_zone_mask_and_odd_folder_change_no_byte(at, root, tmp_path, chan
     assert ended.returncode == 0, ended.stderr.decode()[-500:]
     assert named(out) == named(tmp_path / "here")
     assert (out / "grade/grade.html").stat().st_mode & 0o777 == 0o600
-
-
-# Commands that need a network of Keras
-
-
-def small_trunk(variant, *, name, shape, weights, batch_normalization):
-    import keras
-
-    inputs = keras.Input(shape)
-    x = keras.layers.Conv2D(4, 8, strides=4, name="stem_conv")(inputs)
-    return keras.Model(inputs, batch_normalization(axis=3, name="stem_bn")(x), name=name)
-
-
-@pytest.fixture(scope="module")
-def keras_net(tmp_path_factory):
-    """The file of a small network, and a survey with candidates by it."""
-    from cast_lens import backbones, checkpoints, features, images, networks
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "efficient_net", small_trunk)
-        folder = tmp_path_factory.mktemp("keras")
-        model = networks.build_model("b0", BRANCHES)
-        features.set_bounds(model, {"all": ([-5.0, -5.0], [5.0, 5.0])})
-        path = folder / "small.safetensors"
-        checkpoints.write_weights(model, path, {})
-        fields = {"name": "small", "backbone": "b0", "branches": BRANCHES, "flux_unit": "counts",
-                  "survey": "a test", "calibration": None}  # fmt: skip
-        networks.write_description(path.with_suffix(".json"), fields)
-        whole = folder / "whole"
-        whole.mkdir()
-        for k in range(N):
-            for band in "gr":
-                put(whole, f"n{k:02}", band, pixels(k, band))
-        found = images.find(whole, bands=("g", "r"))
-        scoring.score(found, str(path), folder / "made", engine="keras", progress=False)
-        yield SimpleNamespace(path=path, survey=whole, made=folder / "made")
-
-
-KERAS = {
-    "explain": ("--samples", "100", "--engine", "keras", "-n", "2", "--images"),
-    "features": ("--batch", "5", "--images"),
-}
-
-
-def with_keras(name, keras_net, survey, out):
-    first = (keras_net.made, "--model", keras_net.path, "--bands", "g,r", "-o", out)
-    return (name, *first, *KERAS[name], survey)
-
-
-def adapting_(keras_net, at, out):
-    return ("adapt", at.survey, "--labels", at.labels, "--model", keras_net.path, "--survey", "new",
-            "--sizes", "4", "--folds", "2", "--epochs", "1", "--no-scratch", "-o", out)  # fmt: skip
-
-
-def test_explain_and_features_leave_a_broken_image_out_and_strict_stops(
-    cast_lens, keras_net, survey, tmp_path
-):
-    first = candidates.read(keras_net.made)["object_id"][0]
-    (survey / f"{first}_r.fits").write_bytes(SOUND[:4000])
-    for name, table in (("explain", "explanations.csv"), ("features", "left_out.csv")):
-        out = tmp_path / name
-        strict = cast_lens(*with_keras(name, keras_net, survey, out), "--strict")
-        refused(strict, f"object_id {first}", "truncated", f"{first}_r.fits")
-        assert not (out / table).exists()
-        assert cast_lens(*with_keras(name, keras_net, survey, out)).status == 0
-        rows = pd.read_csv(out / table, dtype=str, keep_default_na=False)
-        told = rows[rows["object_id"] == first].iloc[0]
-        assert "truncated" in told["note" if name == "explain" else "reason"]
-    assert len(set(rows["object_id"])) == 1
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "figure.png").write_bytes(b"x")
-    for name in KERAS:
-        refused(cast_lens(*with_keras(name, keras_net, survey, mine)), "expected a new", "mine")
-    (tmp_path / "explain/figure.png").write_bytes(b"x")
-    again = cast_lens(*with_keras("explain", keras_net, survey, tmp_path / "explain"), "--restart")
-    assert again.status == 0 and (tmp_path / "explain/figure.png").exists()
-    asked = with_keras("explain", keras_net, survey, tmp_path / "explain")
-    refused(cast_lens(*asked, "--seed", "7"), "settings.seed: 0 then, 7 now", "--restart")
-    unknown = (*with_keras("explain", keras_net, survey, out)[:-6], "--objects", "n99")
-    refused(cast_lens(*unknown), "object_id n99", "not among 12")
-
-
-def test_second_run_of_long_commands_is_refused_and_names_the_first(
-    cast_lens, keras_net, at, tmp_path
-):
-    for name, held in (("explain", "explain"), ("features", ".features.features")):
-        with run.hold(tmp_path / held):
-            found = cast_lens(*with_keras(name, keras_net, keras_net.survey, tmp_path / name))
-            refused(found, "in use by the run with process ID", str(os.getpid()))
-    with run.hold(tmp_path / "adapt"):
-        found = cast_lens(*adapting_(keras_net, at, tmp_path / "adapt"))
-        refused(found, "in use by the run with process ID", str(os.getpid()))
-
-
-@pytest.mark.parametrize("name", KERAS)
-@pytest.mark.slow
-def test_explain_and_features_killed_then_on_a_full_disk_end_as_once(
-    cast_lens, keras_net, tmp_path, monkeypatch, name
-):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    written, fsync = [], os.fsync
-    whole, pieces = tmp_path / "a/out", tmp_path / "b/out"
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: (written.append(handle), fsync(handle)))
-        assert cast_lens(*with_keras(name, keras_net, keras_net.survey, whole)).status == 0
-    n, wanted = len(written), named(whole)
-    for number in range(1, n + 1, 2):
-        for fault in (Killed(), OSError(errno.ENOSPC, "No space left on device")):
-            written.clear()
-
-            def fail(handle, number=number, fault=fault):
-                written.append(handle)
-                if len(written) == number:
-                    raise fault
-                fsync(handle)
-
-            shutil.rmtree(pieces.parent)
-            monkeypatch.setattr(os, "fsync", fail)
-            if isinstance(fault, Killed):
-                with pytest.raises(Killed):
-                    cast_lens(*with_keras(name, keras_net, keras_net.survey, pieces))
-            else:
-                full = cast_lens(*with_keras(name, keras_net, keras_net.survey, pieces))
-                refused(full, "No space left on device", "bytes needed")
-            monkeypatch.setattr(os, "fsync", fsync)
-            assert cast_lens(*with_keras(name, keras_net, keras_net.survey, pieces)).status == 0
-            assert named(pieces) == wanted
-            assert sorted(path.name for path in pieces.parent.iterdir()) == ["out"]
-
-
-@pytest.mark.slow
-def test_adapt_says_what_is_wrong_before_it_trains(cast_lens, keras_net, at, tmp_path, monkeypatch):
-    from cast_lens import adapting
-
-    out, asked = tmp_path / "out", adapting_(keras_net, at, tmp_path / "out")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_fallocate", full)
-        refused(cast_lens(*asked), "No space left on device", "bytes needed", " free", "pixels-all")
-    assert not [path for path in out.rglob("*.npy")]
-    path = at.survey / "n03_g.fits"
-    path.write_bytes(path.read_bytes()[:3000])
-    refused(cast_lens(*asked, "--strict"), "images.", "--restart")  # of other images than before
-    refused(cast_lens(*asked, "--strict", "--restart"), "object_id n03", "truncated", "--strict")
-
-    def stopped(*_):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(adapting, "train", stopped)
-    found = cast_lens(*asked)
-    assert found.status == 75 and found.lines[-1].startswith("stopped; what was finished is kept")
-    told = left_out(out)
-    assert told[["object_id", "reason"]].to_numpy().tolist() == [["n03", "truncated"]]
-    refused(cast_lens(*asked, "--seed", "3"), "options.seed: 0 then, 3 now", "--restart")
-    labels = at.labels.read_text(encoding="utf-8")
-    csv_of(at.labels, labels.replace("n04,0", "n04,1"))
-    refused(cast_lens(*asked), "labels.", "--restart")
-    put(at.survey, "n04", "g", pixels(5, "g"))
-    put(at.survey, "n04", "r", pixels(5, "r"))
-    csv_of(at.labels, labels)
-    same = refused(cast_lens(*asked, "--restart"), "n04", "n05", "the same image")
-    assert "label 0" in same and "label" in same
-    for text, word in (("n00,0\n", "two of each"), ("x,1\n", "the same IDs"), ("n00,2\n", "'2'")):
-        csv_of(at.labels, "object_id,label\n" + text)
-        refused(cast_lens(*asked), word)
-
-
-@pytest.mark.parametrize("fault", ["missing", "renamed", "transposed", "not a number", "cut"])
-def test_weights_that_are_not_those_of_the_network_are_refused(
-    cast_lens, keras_net, survey, tmp_path, fault
-):
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(keras_net.path)
-    name = next(key for key in tensors if key.endswith("stem_conv/kernel"))
-    if fault == "transposed":
-        tensors[name] = np.ascontiguousarray(tensors[name].T)
-    elif fault == "not a number":
-        tensors[name][0] = np.nan
-    elif fault != "cut":
-        tensors |= {"other": tensors.pop(name)} if fault == "renamed" else {}
-        tensors.pop(name, None)
-    path = tmp_path / "bad.safetensors"
-    save_file(tensors, path)
-    shutil.copy(keras_net.path.with_suffix(".json"), path.with_suffix(".json"))
-    if fault == "cut":
-        path.write_bytes(path.read_bytes()[:-100])
-    found = cast_lens("score", survey, "--model", path, "-o", tmp_path / "out")
-    refused(found, str(path), *([] if fault == "cut" else ["stem_conv"]))
-    path.with_suffix(".json").unlink()
-    refused(cast_lens("score", survey, "--model", path, "-o", tmp_path / "out"), "bad.json")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_adapt_from_the_command_line_goes_on_after_a_stop_and_ends_as_once(
-    cast_lens, keras_net, at, tmp_path, monkeypatch
-):
-    from cast_lens import adapting
-
-    path = at.survey / "n03_g.fits"
-    path.write_bytes(path.read_bytes()[:3000])
-    whole = cast_lens(*adapting_(keras_net, at, tmp_path / "whole"))
-    assert whole.status == 0 and f"{N} labelled objects: {N - 1} used" in whole.out
-    calls, train = [], adapting.train
-
-    def stopping(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return train(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(adapting, "train", stopping)
-        assert cast_lens(*adapting_(keras_net, at, tmp_path / "out")).status == 75
-    assert cast_lens(*adapting_(keras_net, at, tmp_path / "out")).status == 0
-    assert named(tmp_path / "out") == named(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_odd_ids_are_explained_and_become_a_pool_to_the_letter(
-    cast_lens, keras_net, survey, tmp_path
-):
-    odd = [*ODD_IDS[:4], ODD_IDS[-1]]
-    rows = "".join(
-        f'"{name}",survey/n{k:02}_g.fits,survey/n{k:02}_r.fits\n' for k, name in enumerate(odd)
-    )
-    table = csv_of(tmp_path / "t.csv", "id_str,file_g,file_r\n" + rows)
-    made, network = tmp_path / "made", ("--model", keras_net.path)
-    source = (table, *network, "--path-column", "file_{band}", "--engine", "keras", "-o", made)
-    assert cast_lens("score", *source).status == 0
-    explained = cast_lens("explain", made, *network, "--samples", "100", "--engine", "keras")
-    assert explained.status == 0
-    assert cast_lens("features", made, *network, "-o", tmp_path / "pool").status == 0
-    for path in (made / "explained/explanations.csv", tmp_path / "pool/objects.csv"):
-        with open(path, encoding="utf-8", newline="") as stream:
-            found = {row["object_id"] for row in csv.DictReader(stream)}
-        assert found == {scores.escape_cell(name) for name in odd}
-    pictures = [path.name for path in (made / "explained").glob("*.png")]
-    assert len(pictures) == len(odd) and not re.search("[<>'|=]", "".join(pictures))
-    chosen = cast_lens("rank", tmp_path / "pool", "--strategy", "core_set", "-n", str(len(odd)),
-                       "-o", tmp_path / "next", "--json")  # fmt: skip
-    assert {row["object_id"] for row in json.loads(chosen.out)["objects"]} == set(odd)
