@@ -1,5 +1,7 @@
 """A paper's trainings in two processes, against those in one."""
 
+import os
+
 from tests.folders import results
 
 
@@ -15,7 +17,8 @@ def hold_jobs_against_one(module, begin, tmp_path, monkeypatch, *, least):
     """
     monkeypatch.setattr(module.jobs, "begin", begin)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        monkeypatch.setenv(name, "0")  # as many as this process has: sums of float32 depend on it
+        # As many as this process has, 0 being all: sums of float32 depend on it.
+        monkeypatch.setenv(name, os.environ.get(name, "0"))
     for folder, arguments in (("one", []), ("two", ["--jobs", "2"])):
         module.main(["--output", str(tmp_path / folder), *arguments])
     assert len(list((tmp_path / "two").rglob("history.csv"))) >= least
