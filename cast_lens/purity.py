@@ -274,23 +274,26 @@ def warnings(found, n_nonlens):
         prevalence for which one rests on few false positives.
     """
     lines = []
-    open_ = found[found["status"].str.startswith("undetermined")]
-    for prevalence, part in open_.groupby("prevalence", sort=False):
-        numbers = ", ".join(map(str, part["inspected"]))
+    for begun, part in _by_prevalence(found, "undetermined"):
         lines.append(
-            f"at prevalence {prevalence:g} the lenses among the first {numbers} are undetermined: "
+            f"{begun} are undetermined: "
             f"{n_nonlens} non-lenses show no false-positive rate below "
             f"{false_positive_bound(0, n_nonlens):.2g} (95 %); for the first "
             f"{part['inspected'].min()} label {part['n_nonlens_needed'].max()} or more"
         )
-    few = found[found["status"].str.startswith("few")]
-    for prevalence, part in few.groupby("prevalence", sort=False):
-        numbers = ", ".join(map(str, part["inspected"]))
+    for begun, _ in _by_prevalence(found, "few"):
         lines.append(
-            f"at prevalence {prevalence:g} the lenses among the first {numbers} rest on fewer than "
-            f"{ENOUGH} false positives of the sample: go by low and high"
+            f"{begun} rest on fewer than {ENOUGH} false positives of the sample: go by low and high"
         )
     return lines
+
+
+def _by_prevalence(found, status):
+    """Yield the beginning of a sentence, and the rows it is of, for each prevalence."""
+    rows = found[found["status"].str.startswith(status)]
+    for prevalence, part in rows.groupby("prevalence", sort=False):
+        numbers = ", ".join(map(str, part["inspected"]))
+        yield f"at prevalence {prevalence:g} the lenses among the first {numbers}", part
 
 
 @dataclass(frozen=True, eq=False)

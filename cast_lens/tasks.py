@@ -7,6 +7,7 @@ lost to a kill, or begun twice by a cluster, and is still done once.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,33 @@ def run_tasks(tasks, begin, *, jobs, dask=None, slurm=False, title="tasks"):
         )
 
 
-def expect_versions(versions):
-    """Check that this process has the software that its run began with.
+def run_asked(tasks, begin, options, *, title):
+    """Do all tasks as options ask, in processes with the software of this one.
 
     Args:
-        versions: Of `run.versions`, in the process that began it.
+        tasks: As for `run_tasks`.
+        begin: Likewise.
+        options: As parsed after `add_options`.
+        title: As for `run_tasks`.
 
     Raises:
-        RunError: If this process, such as one on another machine of a cluster, has others.
+        RunError: As `run_tasks`; also if a process, on a machine of a cluster, has other software.
+    """
+    run_tasks(
+        tasks, partial(begin_alike, begin, run.versions()),
+        jobs=options.jobs, dask=options.dask, slurm=options.slurm, title=title,
+    )  # fmt: skip
+
+
+def begin_alike(begin, versions):
+    """Call `begin` in a process that has the software that its run began with.
+
+    Args:
+        begin: As for `run_tasks`.
+        versions: Of `run.versions`, in the process that began the run.
+
+    Raises:
+        RunError: If this process has others.
     """
     here = run.versions()
     if here != versions:
@@ -112,6 +132,7 @@ def expect_versions(versions):
             f"found {here} in a worker, expected {versions} as the run began with; give all "
             "workers the same environment and KERAS_BACKEND"
         )
+    return begin()
 
 
 def do(task, work):

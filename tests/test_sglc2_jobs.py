@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -152,4 +153,4 @@ def jobs_options(arguments):
 def test_a_worker_with_other_software_is_refused(paper, small, survey, tmp_path):  # noqa: F811
     other = run.versions() | {"backend": "jax"}
     with pytest.raises(run.RunError, match="expected .*'backend': 'jax'.* as the run began with"):
-        jobs.begin(survey.folder, small, 0, tmp_path, other)
+        tasks.begin_alike(partial(jobs.begin, survey.folder, small, 0, tmp_path), other)

@@ -1,10 +1,10 @@
 """Trainings one after the other, or side by side: each is then a task of `cast_lens.tasks`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cast_lens import pack, run, tasks
+from cast_lens import pack, tasks
 from reproductions.deeplense import diagnosis, training
 from reproductions.deeplense.data import Survey, limit
 from reproductions.deeplense.settings import Config, config_of
@@ -62,7 +62,7 @@ def run_trainings(todo, surveys, scale, seed, options):
         options: As parsed after `tasks.add_options`.
 
     Raises:
-        RunError: As `training.train` or `tasks.run_tasks`.
+        RunError: As `training.train` or `tasks.run_asked`.
     """
     if not tasks.is_asked(options):
         for one in todo:
@@ -72,29 +72,20 @@ def run_trainings(todo, surveys, scale, seed, options):
     each = []
     for one in todo:
         name = one.folder.name if one.keep else f"{one.folder.parent.name}, seed {one.seed}"
-        here = one.folder.resolve()
-        one = Training(one.name, one.config, one.seed, here, one.keep)
+        one = replace(one, folder=one.folder.resolve())
         # Networks are built anew for every training, so no shape is worth waiting for.
-        each.append(tasks.Task(name, one, here / "history.csv", batch=one.config.batch))
-    tasks.run_tasks(
-        each, partial(begin, places, scale.n_objects, seed, run.versions()),
-        jobs=options.jobs, dask=options.dask, slurm=options.slurm, title="trainings",
-    )  # fmt: skip
+        each.append(tasks.Task(name, one, one.folder / "history.csv", batch=one.config.batch))
+    tasks.run_asked(each, partial(begin, places, scale.n_objects, seed), options, title="trainings")
 
 
-def begin(places, n_objects, seed, versions):
+def begin(places, n_objects, seed):
     """Make what a process needs for all its trainings; return the function that does one.
 
     Args:
         places: {task: folder of its pack}.
         n_objects: {task: objects that are used}.
         seed: Of the run.
-        versions: Of the software that the run began with.
-
-    Raises:
-        RunError: If this process, on a machine of a cluster, has others.
     """
-    tasks.expect_versions(versions)
     surveys = {}
     for task, place in places.items():
         found = pack.open_pack(place)

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from cast_lens import pack, run, tasks
+from cast_lens import pack, tasks
 from reproductions.epfl import training
 from reproductions.epfl.survey import divide
 
@@ -19,7 +19,7 @@ def run_networks(configs, survey, scale, seed, folder, options):
         options: As parsed after `tasks.add_options`.
 
     Raises:
-        RunError: As `training.train`, if there are no jobs, or `tasks.run_tasks`.
+        RunError: As `training.train`, if there are no jobs, or `tasks.run_asked`.
     """
     if not tasks.is_asked(options):
         for name, config in configs.items():
@@ -31,13 +31,15 @@ def run_networks(configs, survey, scale, seed, folder, options):
                    batch=config.batch)
         for name, config in configs.items()
     ]  # fmt: skip
-    tasks.run_tasks(
-        todo, partial(begin, survey.pack.folder.resolve(), scale, seed, folder, run.versions()),
-        jobs=options.jobs, dask=options.dask, slurm=options.slurm, title="networks",
-    )  # fmt: skip
+    tasks.run_asked(
+        todo,
+        partial(begin, survey.pack.folder.resolve(), scale, seed, folder),
+        options,
+        title="networks",
+    )
 
 
-def begin(place, scale, seed, folder, versions):
+def begin(place, scale, seed, folder):
     """Make what a process needs for all its networks; return the function that does one.
 
     Args:
@@ -45,12 +47,7 @@ def begin(place, scale, seed, folder, versions):
         scale: The Scale.
         seed: Of the run.
         folder: Of the run.
-        versions: Of the software that the run began with.
-
-    Raises:
-        RunError: If this process, on a machine of a cluster, has others.
     """
-    tasks.expect_versions(versions)
     survey = divide(pack.open_pack(place), scale.n_objects, seed)
 
     def work(argument):

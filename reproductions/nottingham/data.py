@@ -123,12 +123,7 @@ def with_challenge(survey, experiments, scale, seed, output):
     place = survey_folder.stand_in(SURVEY, output, scale.n_challenge, seed)
     found = survey_folder.opened(place, output)
     rows = challenge_rows(found.catalog["label"].to_numpy(), seed)
-    return add_challenge(survey, found, rows)
-
-
-def add_challenge(survey, source, rows):
-    """Return the Survey with a stand-in for the challenge's test: a source and rows of it."""
-    return replace(survey, challenge=source, challenge_rows=rows)
+    return replace(survey, challenge=found, challenge_rows=rows)
 
 
 def challenge_rows(labels, seed):

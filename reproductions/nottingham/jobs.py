@@ -1,8 +1,9 @@
 """Trainings side by side: each is a task of `cast_lens.tasks`, and afterwards found done."""
 
+from dataclasses import replace
 from functools import partial
 
-from cast_lens import pack, run, tasks
+from cast_lens import pack, tasks
 from reproductions.nottingham import data, training
 from reproductions.nottingham.network import Networks
 
@@ -20,7 +21,7 @@ def run_trainings(configs, survey, scale, real, seed, folder, options):
         options: As parsed after `tasks.add_options`.
 
     Raises:
-        RunError: As `tasks.run_tasks`.
+        RunError: As `tasks.run_asked`.
     """
     folder, todo = folder.resolve(), []
     for cell, config in configs.items():
@@ -33,13 +34,10 @@ def run_trainings(configs, survey, scale, real, seed, folder, options):
     if survey.challenge is not None:
         challenge = survey.challenge.folder.resolve(), survey.challenge_rows
     places = survey.pack.folder.resolve(), challenge
-    tasks.run_tasks(
-        todo, partial(begin, places, scale, seed, folder, run.versions()),
-        jobs=options.jobs, dask=options.dask, slurm=options.slurm, title="trainings",
-    )  # fmt: skip
+    tasks.run_asked(todo, partial(begin, places, scale, seed, folder), options, title="trainings")
 
 
-def begin(places, scale, seed, folder, versions):
+def begin(places, scale, seed, folder):
     """Make what a process needs for all its trainings; return the function that does one.
 
     Args:
@@ -47,16 +45,12 @@ def begin(places, scale, seed, folder, versions):
         scale: The Scale.
         seed: Of the run.
         folder: Of the run.
-        versions: Of the software that the run began with.
-
-    Raises:
-        RunError: If this process, on a machine of a cluster, has others.
     """
-    tasks.expect_versions(versions)
     place, challenge = places
     survey = data.divide(pack.open_pack(place), scale, seed)
     if challenge:
-        survey = data.add_challenge(survey, pack.open_pack(challenge[0]), challenge[1])
+        found = pack.open_pack(challenge[0])
+        survey = replace(survey, challenge=found, challenge_rows=challenge[1])
     real, networks = data.real_cutouts(data.real_place()), Networks()
 
     def work(argument):

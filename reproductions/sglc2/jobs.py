@@ -6,7 +6,7 @@ It leaves what `training.run_fold` leaves in one process, and afterwards all fol
 from dataclasses import replace
 from functools import partial
 
-from cast_lens import pack, run, tasks
+from cast_lens import pack, tasks
 from reproductions.sglc2.network import Networks
 from reproductions.sglc2.survey import divide
 from reproductions.sglc2.training import run_fold
@@ -24,7 +24,7 @@ def run_folds(configs, survey, scale, seed, folder, options):
         options: As parsed after `tasks.add_options`.
 
     Raises:
-        RunError: As `tasks.run_tasks`.
+        RunError: As `tasks.run_asked`.
     """
     folder, todo = folder.resolve(), []
     for cell, config in configs.items():
@@ -33,13 +33,15 @@ def run_folds(configs, survey, scale, seed, folder, options):
             artefact = folder / "folds" / cell / f"fold{fold}" / "history.csv"
             name = f"{cell}, fold {fold}"
             todo.append(tasks.Task(name, (cell, config, fold), artefact, shape, config.batch))
-    tasks.run_tasks(
-        todo, partial(begin, survey.pack.folder.resolve(), scale, seed, folder, run.versions()),
-        jobs=options.jobs, dask=options.dask, slurm=options.slurm, title="folds",
-    )  # fmt: skip
+    tasks.run_asked(
+        todo,
+        partial(begin, survey.pack.folder.resolve(), scale, seed, folder),
+        options,
+        title="folds",
+    )
 
 
-def begin(place, scale, seed, folder, versions):
+def begin(place, scale, seed, folder):
     """Make what a process needs for all its folds; return the function that does one.
 
     Args:
@@ -47,12 +49,7 @@ def begin(place, scale, seed, folder, versions):
         scale: The Scale.
         seed: Of the run.
         folder: Of the run.
-        versions: Of the software that the run began with.
-
-    Raises:
-        RunError: If this process, on a machine of a cluster, has others.
     """
-    tasks.expect_versions(versions)
     survey, networks = divide(pack.open_pack(place), scale, seed), Networks()
 
     def work(argument):
