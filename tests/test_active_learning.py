@@ -219,6 +219,7 @@ def test_hypothesised_gradient_is_p_minus_y_for_cross_entropy():
     )
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_are_identical_and_a_finished_run_does_nothing(
     ran, tmp_path, monkeypatch, offline, capsys
 ):
@@ -245,6 +246,7 @@ def test_stand_in_is_named_in_every_row_and_never_judged(ran):
     assert set(pd.read_csv(folder / "reproduced.csv")["data"]) == {"stand-in"}
 
 
+@pytest.mark.slow
 def test_ids_a_spreadsheet_would_run_are_quoted_in_every_file(
     tmp_path, monkeypatch, offline, objects
 ):

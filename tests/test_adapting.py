@@ -227,6 +227,7 @@ def test_direct_is_what_cast_lens_score_says_of_the_released_network(made, done,
     np.testing.assert_allclose(found, table[found.index], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_that_changes_nothing_leaves_the_released_network(made, tmp_path, monkeypatch):
     monkeypatch.setattr(adapting_training, "RATE", 0.0)
     monkeypatch.setattr(adapting_training, "MOMENTUM", 1.0)

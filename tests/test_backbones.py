@@ -59,6 +59,7 @@ def applications():
     }
 
 
+@pytest.mark.slow
 def test_drop_connect_grows_to_more_than_that_of_keras_applications(b2, applications):
     theirs = drops(applications["b2"])
     assert drops(b2).keys() == theirs.keys() and len(theirs) == 16
@@ -213,7 +214,9 @@ def assert_weights(model, values):
             assert np.array_equal(ops.convert_to_numpy(variable.value), expected), variable.path
 
 
-@pytest.mark.parametrize("kind", ["imagenet", "noisy-student"])
+@pytest.mark.parametrize(
+    "kind", ["imagenet", pytest.param("noisy-student", marks=pytest.mark.slow)]
+)
 def test_published_weights_are_downloaded_once(published, kind, monkeypatch, tmp_path):
     files, values = published
     name, content = files[kind]

@@ -119,6 +119,7 @@ if c["backend"] == "torch": time.sleep(60)
     assert len(rows) == 6
 
 
+@pytest.mark.slow
 def test_the_time_that_is_given_is_kept_and_what_is_left_is_told(monkeypatch, tmp_path):
     fake(monkeypatch, SAY + "time.sleep(30)")
     start = time.monotonic()

@@ -26,7 +26,8 @@ COUNTS = {
 @pytest.fixture(scope="module")
 def paper():
     """The modules of the paper, by name."""
-    names = ("settings", "data", "network", "training", "measures", "diagnosis", "jobs", "results")
+    names = ("settings", "data", "network", "training", "measures", "diagnosis", "jobs", "results",
+             "learning")  # fmt: skip
     found = {name: importlib.import_module(f"reproductions.deeplense.{name}") for name in names}
     return SimpleNamespace(main=importlib.import_module("reproductions.deeplense"), **found)
 
@@ -408,6 +409,36 @@ def test_the_quick_scale_has_the_network_that_failed_and_the_change_that_mends_i
     base, mended = plan.pop("base"), plan.pop("two.no_feature_dropout+no_head_dropout")
     assert not plan and (base.feature_dropout, base.head_dropout) == (0.5, 0.5)
     assert replace(base, feature_dropout=0.0, head_dropout=0.0) == mended
+
+
+def trained(losses, rates, area=0.5):
+    history = pd.DataFrame({"val_loss": losses, "learning_rate": rates})
+    return history, pd.DataFrame({"metric": ["accuracy", "roc_auc"], "value": [0.3, area],
+                                  "low": [0.2, area - 0.1], "high": [0.4, area + 0.1]})  # fmt: skip
+
+
+def test_a_network_begins_to_learn_once_its_loss_is_surely_below_ln_3(paper, tmp_path):
+    late = trained([1.0986, 1.0985, 1.0877, 1.0875, 0.9], [1e-3] * 3 + [5e-4, 5e-4], 0.8)
+    found = {"task1.report": late, "beyond.smallest": trained([0.7], [1e-3], 0.9)}
+    table = paper.learning.tabulate(found).set_index("experiment")
+    assert table["first_epoch"].tolist() == [4, 1]  # 0.99 ln 3 = 1.08763
+    assert table["learning_rate"].tolist() == [5e-4, 1e-3]
+    assert table.loc["task1.report", ["epochs", "val_loss", "roc_auc"]].tolist() == [5, 0.9, 0.8]
+    paper.learning.write(tmp_path, found, "12 objects of made-up data")
+    text = (tmp_path / "learning.md").read_text()
+    assert text.startswith("On 12 objects of made-up data, the validation loss of Task 1 is held "
+                           "against 1.0986")  # fmt: skip
+    assert "`task1.report` does from epoch 4 of 5 on, at a learning rate of 0.0005" in text
+    assert "learns after all" in text
+
+
+def test_a_network_that_never_learns_is_said_to_fail_as_there(paper):
+    table = paper.learning.tabulate({"task1.report": trained([1.0986, 1.0984], [1e-3] * 2)})
+    assert table["first_epoch"].isna().all()
+    text = paper.learning.paragraph(table, "made-up data")
+    assert "`task1.report` never does in its 2 epochs" in text and "fails here" in text
+    table = paper.learning.tabulate({"task1.report": trained([1.0, 0.9], [1e-3] * 2)})
+    assert "does not fail here" in paper.learning.paragraph(table, "made-up data")
 
 
 def test_the_plan_changes_one_thing_pairs_and_puts_back(paper):

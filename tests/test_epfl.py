@@ -346,6 +346,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_files(paper, small, tmp_path,
     hold_killed_against_whole(paper.main.main, tmp_path, monkeypatch, last=80, kept="networks/*/*")
 
 
+@pytest.mark.slow
 def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, survey, capsys):
     paper.main.main(["--output", str(tmp_path)])
     folder = tmp_path / "epfl-stand-in-quick-seed0"

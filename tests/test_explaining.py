@@ -128,6 +128,7 @@ def test_each_object_has_a_picture_and_three_rows_in_rank_order(scored, network,
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_and_one_with_more_objects_adds_them(
     scored, network, tmp_path, monkeypatch
 ):

@@ -431,6 +431,7 @@ make_page(pathlib.Path({folder!r}), ["1", "\u00fc"], bands=("R", "I", "G"))
 """
 
 
+@pytest.mark.slow
 def test_page_has_the_same_bytes_in_any_locale_zone_folder_and_umask(tmp_path, root):
     folder = tmp_path / "a b \u00e9"
     folder.mkdir()

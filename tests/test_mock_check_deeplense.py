@@ -158,6 +158,7 @@ def test_corner_noise_is_the_middle_one_of_four(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_processes_measure_what_one_measures_and_only_the_sample_in_full(one, monkeypatch):
     objects = contents.read_task(one[0], ONE)[:40]
     chosen = np.arange(40) % 3 == 0

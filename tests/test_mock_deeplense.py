@@ -390,7 +390,7 @@ def another_process():
         yield pool
 
 
-@pytest.mark.parametrize("make", [DeepLense1, DeepLense2])
+@pytest.mark.parametrize("make", [pytest.param(DeepLense1, marks=pytest.mark.slow), DeepLense2])
 def test_an_object_depends_on_nothing_but_seed_and_number(make, another_process):
     maker = make(seed=9)
     forward = {k: maker.make(k) for k in (0, 1, 2)}

@@ -838,6 +838,7 @@ def test_a_signal_ends_with_run_me_again_and_no_worker_left(tmp_path, number, gr
     assert not (folder / ".mock/scratch").exists() and not (folder / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_killed_run_end_by_themselves(tmp_path):
     folder = tmp_path / "survey"
     process = child(write_slowly, folder, 200)

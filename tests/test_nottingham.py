@@ -317,6 +317,7 @@ def test_one_training_or_one_class_decides_nothing(paper):
     assert paper.comparison.compare_pairs(pair, seed=0)["reading"][0].startswith("undefined: 0 len")
 
 
+@pytest.mark.slow
 def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, survey, challenge):
     paper.main.main(["--output", str(tmp_path), "--stack"])
     folder = tmp_path / "nottingham-stand-in-quick-seed0"

@@ -263,6 +263,7 @@ def test_an_experiment_without_lenses_has_no_curves_and_says_why(tmp_path):
     assert found.undefined["table1.x"] == "all 2 scores are of objects that are no lenses"
 
 
+@pytest.mark.slow
 def test_figures_without_room_are_left_out_and_named(papers, tmp_path, monkeypatch):
     path = make_run(tmp_path / "runs")
     n_bytes = (path / "figure_1.png").stat().st_size

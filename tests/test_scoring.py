@@ -623,6 +623,7 @@ def test_ids_a_spreadsheet_would_run_stay_exact(tmp_path):
     assert "'=cmd," in (tmp_path / "out/candidates.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_memory_of_pixels_does_not_grow_with_the_number_of_objects(tmp_path):
     branch, folder, peaks = Branch("vis", ("VIS",), 60, 0.1), tmp_path / "survey", []
     net = network(branches=(branch,), clip={}, logits=lambda x: x["vis"].sum((1, 2, 3)))

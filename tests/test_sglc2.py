@@ -216,6 +216,7 @@ def test_a_second_trunk_counts_for_nothing_until_it_is_trained(paper, small, sur
     assert np.ptp(wanted) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_whole_network_begins_with_the_trunk_that_saw_bright_arcs(
     paper, small, tmp_path, monkeypatch
 ):

@@ -113,6 +113,7 @@ def test_the_paper_asks_for_workers_before_it_gathers_what_they_left(
     assert calls == [list(small.cells)] * n_calls
 
 
+@pytest.mark.slow
 def test_a_task_is_each_fold_of_each_cell_and_does_what_run_cell_does(
     paper, small, survey, tmp_path, monkeypatch  # noqa: F811
 ):  # fmt: skip

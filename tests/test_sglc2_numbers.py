@@ -109,6 +109,7 @@ def limit_rows(paper, folder):
     return {(row["experiment"], row["metric"]): row["value"] for row in rows}
 
 
+@pytest.mark.slow
 def test_thresholds_of_a_run_are_those_its_scores_were_made_with(paper, root, tmp_path):
     headline = paper.settings.HEADLINE
     write(tmp_path, f"test80k.{headline}", runs(0.83, n=1_000))

@@ -270,7 +270,11 @@ def test_training_equals_numpy(trained, adam, atol):
 # Each loss and each place in the stack once: every training compiles a program.
 @pytest.mark.parametrize(
     "trained, k",
-    [("cross-entropy", 0), ("focal with weight decay", 1), ("ranknet", 2)],
+    [
+        ("cross-entropy", 0),
+        pytest.param("focal with weight decay", 1, marks=pytest.mark.slow),
+        pytest.param("ranknet", 2, marks=pytest.mark.slow),
+    ],
     indirect=["trained"],
 )
 def test_a_network_in_a_stack_ends_with_the_weights_it_has_alone(trained, k):

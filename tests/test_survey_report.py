@@ -96,6 +96,7 @@ def test_real_objects_with_all_their_files_have_no_problem(real_data, tmp_path, 
     assert table["known"]["noise", "U"] == "2.02e-12"
 
 
+@pytest.mark.slow
 def test_the_whole_published_table_is_met_and_lost_images_are_counted(real_data, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.main(["check-data", str(real_data / "sglc1/space_based"), "--output", str(tmp_path)])
@@ -203,6 +204,7 @@ def test_a_survey_without_one_whole_object_has_a_report_without_statistics(groun
     assert set(statistics["outcome"]) == {"not compared"} and len(statistics) > 30
 
 
+@pytest.mark.slow
 def test_bands_that_are_not_there_at_all_are_named_and_the_others_looked_at(ground, tmp_path):
     shutil.rmtree(ground / "Public/Band4")
     assert problems(ground, tmp_path, pictures=True) == {"band without any file": (1, "U")}

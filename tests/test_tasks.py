@@ -189,7 +189,8 @@ def test_half_files_of_a_killed_process_are_removed(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
 @pytest.mark.parametrize("number, status", [
-    (signal.SIGTERM, run.EXIT_RUN_AGAIN), (signal.SIGKILL, -signal.SIGKILL),
+    (signal.SIGKILL, -signal.SIGKILL),
+    pytest.param(signal.SIGTERM, run.EXIT_RUN_AGAIN, marks=pytest.mark.slow),
     pytest.param(signal.SIGINT, run.EXIT_RUN_AGAIN, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(tmp_path, root, number, status):

@@ -8,11 +8,12 @@ import pandas as pd
 
 from cast_lens import report, run, scores
 from cast_lens import table as tables
-from reproductions.deeplense import data, diagnosis, drawing, measures
+from reproductions.deeplense import data, diagnosis, drawing, learning, measures
 from reproductions.deeplense.settings import CLASSES, EXPERIMENTS, SURVEYS
 
 EPOCHS = {"train_loss": "loss", "train_accuracy": "accuracy", "val_loss": "val_loss",
           "val_accuracy": "val_accuracy"}  # fmt: skip
+TABLES = ("history.csv", "metrics.csv")
 
 
 def finish(folder, scale, name, seed, surveys):
@@ -43,6 +44,8 @@ def finish(folder, scale, name, seed, surveys):
                 metric=row["metric"], **known,
             ))  # fmt: skip
     rows += diagnose(folder, scale, seed, about, kinds.get(1))
+    if not scale.epochs[1]:  # as many as in the report: when does a network begin to learn?
+        _learning(folder, [name for name in found if EXPERIMENTS[name].task == 1], kinds.get(1))
     drawing.draw_results(folder, found, kinds)
     for task, survey in surveys.items():
         if (name_ := f"task{task}.report") in found:
@@ -141,6 +144,14 @@ def describe(survey, seed, folder):
                          columns=["metric", "split", "value"])  # fmt: skip
     text = table.to_csv(index=False, lineterminator="\n", float_format="%.10g")
     run.write_whole(folder / f"task{survey.task}.data.csv", text)
+
+
+def _learning(folder, names, kind):
+    found = {name: tuple(pd.read_csv(folder / name / table) for table in TABLES) for name in names}
+    if found:
+        counts = pd.read_csv(folder / "task1.data.csv").set_index("metric")["value"]
+        title = "real data" if kind == "real" else "stand-in data"
+        learning.write(folder, found, f"{counts['n_objects.train']:.0f} objects of {title}")
 
 
 def _known(folder, task):

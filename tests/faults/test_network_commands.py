@@ -83,6 +83,7 @@ def adapting_(keras_net, at, out):
             "--sizes", "4", "--folds", "2", "--epochs", "1", "--no-scratch", "-o", out)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_explain_and_features_leave_a_broken_image_out_and_strict_stops(
     cast_lens, keras_net, survey, tmp_path
 ):
