@@ -1,10 +1,9 @@
 """What the subcommands of `cast-lens` about candidates do."""
 
-import json
 import sys
 
 from cast_lens.candidate_images import bands_of, find_images, images_of
-from cast_lens.subcommands import answered, print_json
+from cast_lens.subcommands import answered, print_json, records
 
 
 def score(options):
@@ -43,7 +42,8 @@ def grade_candidates(options):
     table, found = candidates.read(options.candidates), images_of(options)
     output = options.output or options.candidates / "grade.html"
     if options.dry_run:
-        print(f"would write {output} with up to {options.n} of {len(table)} candidates")
+        plan = f"would write {output} with up to {options.n} of {len(table)} candidates"
+        answered(options, {"page": str(output), "candidates": len(table)}, lambda: plan)
         return
     page = grading.grade(
         table, found, output, first=options.first, n=options.n, stretches=options.stretch,
@@ -52,7 +52,7 @@ def grade_candidates(options):
     about = {"page": str(page.path), "candidates": page.n, "without_image": page.n_without_image,
              "bytes": page.size, "key": page.key}  # fmt: skip
     if options.json:
-        print(json.dumps(about))
+        print_json(about)
     else:
         print(f"{page.path}: {page.n} candidates ({page.n_without_image} without an image), "
               f"{page.size / 1e6:.1f} MB; open it in a browser")  # fmt: skip
@@ -86,7 +86,7 @@ def _tell_rank(options, table, counts, about):
     from cast_lens import ranking
 
     if options.json:
-        told = about | asdict(counts) | {"objects": json.loads(table.to_json(orient="records"))}
+        told = about | asdict(counts) | {"objects": records(table)}
         told["strength"] = counts.strength if counts.classifier else None
         print_json(told)
         return
@@ -156,11 +156,11 @@ def _tell_completeness(options, tables, fits, threshold, n_unknown):
     from dataclasses import asdict
 
     if options.json:
-        rows = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        rows = {name: records(table) for name, table in tables.items()}
         cost = {
             name: value if value == value else None for name, value in asdict(threshold).items()
         }
-        json.dump({"threshold": cost, "bins": rows}, sys.stdout, indent=1)
+        print_json({"threshold": cost, "bins": rows})
         return
     print(f"{threshold.chosen_by}: {threshold.n_found} of {threshold.n_lenses} lenses found, "
           f"{threshold.n_false} false positives, false-positive rate below "
@@ -237,11 +237,7 @@ def _tell_purity(options, found, error):
     from cast_lens import report
 
     if options.json:
-        json.dump(
-            {"calibration": error, "lenses": json.loads(found.to_json(orient="records"))},
-            sys.stdout,
-            indent=1,
-        )
+        print_json({"calibration": error, "lenses": records(found)})
         return
     shown = found.drop(
         columns=[name for name in found if name.startswith(("purity_", "false_per_lens_"))]
@@ -271,7 +267,7 @@ def match_known(options):
         figure = options.output.with_suffix(".png")
         selection_figures.separations(matched, counts, figure, title=title)
     if options.json:
-        json.dump(asdict(counts), sys.stdout, indent=1)
+        print_json(asdict(counts))
         return
     print("\n".join(crossmatch.summary(matched, counts, top=options.top)))
     print(f"wrote {options.output}")

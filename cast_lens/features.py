@@ -73,7 +73,7 @@ def set_bounds(model, bounds):
 
 
 def write_features(
-    images, network, folder, *, clip=None, take=None, batch=50, strict=False, progress=True,
+    images, network, folder, *, clip=None, take=None, batch=16, strict=False, progress=True,
     dry_run=False,
 ):  # fmt: skip
     """Write the features of images as a pool, and tell which objects were left out.

@@ -140,7 +140,7 @@ def is_trained_on(network_survey, data_survey):
 
 
 def build(
-    networks, datasets, folder, *, clip="released", dihedral=False, engine="auto", batch=50,
+    networks, datasets, folder, *, clip="released", dihedral=False, engine="auto", batch=16,
     shard=2000, workers=1, strict=False, restart=False, progress=True, dry_run=False,
 ):  # fmt: skip
     """Score every network on every data set, or go on, and write the matrix.

@@ -1,10 +1,9 @@
 """What the subcommands of `cast-lens` about networks do."""
 
-import json
 import sys
 
 from cast_lens.candidate_images import about_of, bands_of, find_images, images_of, named_bands
-from cast_lens.subcommands import answered
+from cast_lens.subcommands import answered, print_json, records
 
 
 def explain_candidates(options):
@@ -19,7 +18,8 @@ def explain_candidates(options):
         output = options.output or Path(options.candidates) / "explained"
         chosen = explaining.choose(table, options.objects, options.first, options.n)
         if options.dry_run:
-            print(f"would explain {len(chosen)} of {len(table)} candidates in {output}")
+            plan = f"would explain {len(chosen)} of {len(table)} candidates in {output}"
+            answered(options, {"explained": records(chosen[["object_id"]])}, lambda: plan)
             return
         found_images = images_of(options)
         network = networks.open_network(options.model)
@@ -36,7 +36,7 @@ def explain_candidates(options):
             clip=about.get("clip"), strict=options.strict, restart=options.restart,
         )  # fmt: skip
     if options.json:
-        print(found.to_json(orient="records"))
+        print_json(records(found))
         return
     columns = ["object_id", "method", "logit", "stability", "jaccard", "highlighted_share"]
     shown = found[found["object_id"].isin(chosen["object_id"])][columns]
@@ -53,7 +53,8 @@ def find_shortcuts(options):
         if options.labels:
             found = shortcuts.with_labels(found, options.labels)
         if options.dry_run:
-            print(f"would test {options.model} on {len(found)} objects; nothing was written")
+            plan = f"would test {options.model} on {len(found)} objects; nothing was written"
+            answered(options, {"model": options.model, "n_images": len(found)}, lambda: plan)
             return
         table = shortcuts.run_tests(
             found, options.model, options.output, radius=options.radius,
@@ -61,7 +62,7 @@ def find_shortcuts(options):
             batch=options.batch, permutations=options.permutations, seed=options.seed,
         )  # fmt: skip
     if options.json:
-        print(table.to_json(orient="records"))
+        print_json(records(table))
         return
     print("\n".join(table["sentence"]))
     print(f"shortcuts.csv and logits.csv in {options.output}")
@@ -107,9 +108,7 @@ def build_matrix(options):
             dry_run=options.dry_run,
         )  # fmt: skip
     if options.json:
-        print(json.dumps({"cells": json.loads(cells.to_json(orient="records")),
-                          "pairs": [] if pairs is None else
-                          json.loads(pairs.to_json(orient="records"))}))  # fmt: skip
+        print_json({"cells": records(cells), "pairs": [] if pairs is None else records(pairs)})
     elif options.dry_run:
         print(cells[["network", "data", "trained_on_this", "note"]].to_string(index=False))
     else:

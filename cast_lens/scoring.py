@@ -44,7 +44,7 @@ _REMEDY = "Use --restart, or another folder."
 
 
 def score(
-    images, network, folder, *, clip="released", dihedral=False, engine="auto", batch=50,
+    images, network, folder, *, clip="released", dihedral=False, engine="auto", batch=16,
     shard=2000, workers=1, dask=None, slurm=False, take=None, top=1000, strict=False,
     restart=False, progress=True, dry_run=False,
 ):  # fmt: skip

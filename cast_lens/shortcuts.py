@@ -178,7 +178,7 @@ def one_band(arrays, branches, clip, band):
 
 
 def measure(
-    images, network, *, radius=RADIUS, take=None, engine="auto", batch=50, progress=True,
+    images, network, *, radius=RADIUS, take=None, engine="auto", batch=16, progress=True,
 ):  # fmt: skip
     """Score labelled images untouched and altered; a batch at a time is in memory.
 
@@ -287,7 +287,7 @@ def permuted_aucs(labels, scores, *, permutations, seed):
 
 
 def run_tests(
-    images, network, folder, *, radius=RADIUS, take=None, engine="auto", batch=50,
+    images, network, folder, *, radius=RADIUS, take=None, engine="auto", batch=16,
     permutations=1000, seed=0, progress=True,
 ):  # fmt: skip
     """Run all tests and write shortcuts.csv, logits.csv and shortcuts.json.

@@ -14,7 +14,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--images": {"type": Path, "help": "the images that were scored (as run.json says)"},
     "--dihedral": {"action": "store_true", "help": "average over the eight dihedral images"},
     "--engine": {"choices": ["auto", "onnx", "keras"], "default": "auto", "help": "(auto)"},
-    "--batch": {"type": at_least(1), "default": 50, "help": "objects in a batch (50)"},
+    "--batch": {"type": at_least(1), "default": 16, "help": "objects in a batch (16)"},
     "--workers": {"type": at_least(1), "default": 1, "help": "processes (1)"},
     "--run": {"help": "run of a score file with several"},
     "--strict": {"action": "store_true", "help": "stop at an image that cannot be read"},
@@ -95,6 +95,11 @@ def answered(options, about, plan):
     elif options.dry_run:
         print(plan())
     return options.json or options.dry_run
+
+
+def records(table):
+    """Return the rows of a DataFrame as JSON has them: NaN is None, and numbers are Python's."""
+    return json.loads(table.to_json(orient="records"))
 
 
 def print_json(value, *, default=None):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from cast_lens import archive, pack, pack_audit, run, survey_pack
+from cast_lens.pack_files import is_pack
 
 
 def packed(name, named, *, real, n_objects, seed, output):
@@ -35,11 +36,6 @@ def packed(name, named, *, real, n_objects, seed, output):
               "made, once", file=sys.stderr)  # fmt: skip
         place = stand_in(name, output, n_objects, seed)
     return opened(place, output), place
-
-
-def is_pack(folder):
-    """Whether a folder is that of a pack."""
-    return (Path(folder) / "checksums.npy").exists()
 
 
 def opened(place, output, *, title=None):

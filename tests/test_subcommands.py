@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cast_lens import cli, subcommands
@@ -21,7 +22,7 @@ def parsed(*arguments, of="a table"):
 
 def test_defaults_are_those_the_help_says():
     assert vars(parsed()) == {
-        "candidates": Path("here"), "engine": "auto", "batch": 50, "strict": False,
+        "candidates": Path("here"), "engine": "auto", "batch": 16, "strict": False,
         "pixel_scale": None, "mask_value": None, "id_column": "id_str", "path_column": "file_loc",
         "label_column": None, "output": Path("runs/x"), "dry_run": False, "json": False,
     }  # fmt: skip
@@ -51,6 +52,13 @@ def test_json_is_printed_whatever_else_was_asked_for(options, capsys):
 
     assert subcommands.answered(parsed(*options), {"n": 3, "of": [1.5, None]}, never)
     assert capsys.readouterr().out == '{\n "n": 3,\n "of": [\n  1.5,\n  null\n ]\n}\n'
+
+
+def test_a_row_has_none_for_what_is_no_number():
+    table = pd.DataFrame({"name": ["a", None], "n": [1, 2], "x": [np.nan, 0.5]})
+    assert subcommands.records(table) == [
+        {"name": "a", "n": 1, "x": None}, {"name": None, "n": 2, "x": 0.5},
+    ]  # fmt: skip
 
 
 def test_a_dry_run_is_answered_with_its_plan_and_a_run_with_nothing_yet(capsys):

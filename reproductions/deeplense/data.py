@@ -19,6 +19,7 @@ from cast_lens import (
     survey_folder,
     surveys,
 )
+from cast_lens.pack_files import is_pack
 from reproductions.deeplense.settings import ADDRESSES, CLASSES, DIVIDE, LIMIT, word
 
 VALIDATED = 0.1  # Sec. 3.1: of the training set of Task 2, 3,041 of 30,405
@@ -127,7 +128,7 @@ def load_data(task, data, *, real, n_objects, seed, output):
 def _named(name, place):
     """Return the folder of a task at or below a place that was named, or None."""
     for folder in (place / name, place):
-        if survey_folder.is_pack(folder):
+        if is_pack(folder):
             if pack.open_pack(folder).manifest["identity"]["about.survey"] == name:
                 return folder
         elif folder.is_dir() and _holds(folder, name):

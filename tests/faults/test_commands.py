@@ -541,7 +541,7 @@ def test_other_options_or_images_are_refused_with_the_difference(cast_lens, at, 
     for name, change, words in (
         ("score", ("--dihedral",), ("options.dihedral: False then, True now", "--restart")),
         ("score", ("--pixel-scale", "0.2"), ("options.pixel_scale: None then, 0.2 now",)),
-        ("matrix", ("--batch", "7"), ("options.batch: 50 then, 7 now", "--restart")),
+        ("matrix", ("--batch", "7"), ("options.batch: 16 then, 7 now", "--restart")),
     ):
         out = tmp_path / name
         assert cast_lens(*command(name, at, out)).status == 0
@@ -669,6 +669,22 @@ def test_metrics_of_a_folder(cast_lens, survey, net, at, tmp_path):
     csv_of(at.scores, columns + "\n" + "1," * 28 + "1\n")
     line = refused(cast_lens("metrics", at.scores), "['run', 'n_train', 'object_id', 'label', ")
     assert "'object', 'labels', 'scorez'" in line and "of its 29" in line and len(line) < 500
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in COMMANDS],
+)
+def test_json_is_one_document_with_a_last_line(cast_lens, at, tmp_path, name):
+    found = cast_lens(*command(name, at, tmp_path / "out"), "--json")
+    assert found.status == 0 and json.loads(found.out) and found.out.endswith("\n")
+
+
+@pytest.mark.parametrize("name", ["score", "grade", "rank", "shortcuts", "matrix"])
+def test_a_dry_run_answers_with_json_too_and_writes_nothing(cast_lens, at, tmp_path, name):
+    found = cast_lens(*command(name, at, tmp_path / "out"), "--json", "--dry-run")
+    assert found.status == 0 and json.loads(found.out)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"images": 3}', '{"options": []}'])
