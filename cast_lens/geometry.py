@@ -7,11 +7,12 @@ interpolation that can ring. Images are not turned.
 
 import functools
 import math
+import re
 import warnings
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS
+from astropy.wcs import WCS, Wcsprm
 from astropy.wcs.utils import proj_plane_pixel_scales
 from scipy import sparse
 from scipy.interpolate import make_interp_spline
@@ -19,6 +20,7 @@ from scipy.interpolate import make_interp_spline
 ALIKE = 1e-3  # ASSUMED: scales this near (0.1 pixels at the edge of 200) are one, and kept exact
 SQUARE = 1e-2  # ASSUMED: pixels this near to squares are squares
 SCALES = (1e-3, 60.0)  # ASSUMED: arcsec; a header that says another scale says nothing
+_DISTORTION = re.compile(rb"[AB]P?_|CPDIS|CQDIS|D2IM|D[PQW]\d")  # astropy's, not wcslib's
 KEYWORDS = ("PIXSCALE", "PIXELSCL", "SECPIX", "PIXSCAL1")  # arcsec a pixel, by custom
 
 
@@ -61,21 +63,47 @@ def middle(header, shape):
     Returns:
         Right ascension and declination, deg (ICRS), or None if the header has no usable WCS.
     """
-    if isinstance(header, bytes):
-        header = fits.Header.fromstring(header.decode("latin-1"))
     height, width = shape
+    center = (width - 1) / 2, (height - 1) / 2
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if isinstance(header, bytes):
+                pair = _by_wcslib(header, center)
+                if pair is not None:
+                    return pair
+                header = fits.Header.fromstring(header.decode("latin-1"))
             wcs = WCS(header, naxis=2)
             # Without CRVAL a WCS begins at 0, 0, where the image is not.
             if not wcs.has_celestial or "CRVAL1" not in header or "CRVAL2" not in header:
                 return None
-            found = wcs.celestial.pixel_to_world((width - 1) / 2, (height - 1) / 2).icrs
+            found = wcs.celestial.pixel_to_world(*center).icrs
             pair = float(found.ra.deg), float(found.dec.deg)
     except Exception:  # noqa: BLE001, astropy raises whatever malformed cards lead to
         return None
     return pair if np.isfinite(pair).all() else None
+
+
+def _by_wcslib(cards, pixel):
+    """Return right ascension and declination of a pixel, or None for what needs more than wcslib.
+
+    A twentieth of the time of astropy's WCS, which adds distortions and other frames to it.
+    """
+    words = {cards[k : k + 8].rstrip() for k in range(0, len(cards), 80)}
+    if not words >= {b"CRVAL1", b"CRVAL2"} or any(map(_DISTORTION.match, words)):
+        return None
+    wcs = Wcsprm(header=cards, relax=True)
+    wcs.fix()
+    is_icrs = wcs.radesys == "ICRS" or not wcs.radesys and np.isnan(wcs.equinox)
+    if wcs.naxis != 2 or (wcs.lngtyp, wcs.lattyp) != ("RA", "DEC") or not is_icrs:
+        return None
+    if any("-SIP" in word for word in wcs.ctype):
+        return None
+    world = wcs.p2s([pixel], 0)["world"][0]
+    longitude, latitude = float(world[wcs.lng]), float(world[wcs.lat])
+    if not (np.isfinite(longitude) and np.isfinite(latitude)):
+        return None
+    return longitude % 360 % 360, latitude  # -1e-30 % 360 is 360
 
 
 def to_grid(image, scale, *, new_scale, side, pad=True):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,9 +148,10 @@ def score_shard(job, scorers, shard, report=None):
     found: dict[str, Any] = {
         "object_ids": object_ids, "logits": [], "flags": [], "positions": [], "errors": {}
     }  # fmt: skip
-    for first in range(0, len(images), job.batch):
-        rows = range(first, min(first + job.batch, len(images)))
-        _add_batch(found, job, scorers, images, rows)
+    batches = [range(len(images))[k : k + job.batch] for k in range(0, len(images), job.batch)]
+    read = partial(_read, job, images, scorers[0].branches)
+    for rows, batch in zip(batches, _ahead(read, batches), strict=True):
+        _add_batch(found, job, scorers, rows, *batch)
         if report:
             report(len(rows))
     text = json.dumps(found, allow_nan=False) + "\n"
@@ -174,15 +176,35 @@ def read_shard(folder, number, object_ids):
     return found if found["object_ids"] == object_ids else None
 
 
-def _add_batch(found, job, scorers, images, rows):
-    """Score a batch; its array has `job.batch` slots, whatever is in them."""
-    branches = scorers[0].branches
+def _ahead(read, batches):
+    """Yield what `read` returns of each batch, reading the next while one is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: list = []
+        for rows in batches:
+            waiting.append(reader.submit(read, rows))
+            if len(waiting) > 1:
+                yield waiting.pop(0).result()
+        for last in waiting:
+            yield last.result()
+
+
+def _read(job, images, branches, rows):
+    """Read a batch, what `read_for` returns; its array has `job.batch` slots, whatever is in them.
+
+    Positions on the sky come last, {index: (ra, dec)} of those objects that can be used.
+    """
     arrays, flags, failed = read_for(images, list(rows), branches, take=job.take)
     short = job.batch - len(rows)
     arrays = {
         name: np.concatenate([x, np.zeros((short, *x.shape[1:]), x.dtype)]) if short else x
         for name, x in arrays.items()
     }
+    where = {k: sky_position(images, row) for k, row in enumerate(rows) if k not in failed}
+    return arrays, flags, failed, where
+
+
+def _add_batch(found, job, scorers, rows, arrays, flags, failed, where):
+    """Score a batch that was read."""
     logits = np.stack([_logits(job, s, arrays) for s in scorers], axis=1)  # (batch, members)
     for k, row in enumerate(rows):
         object_id = found["object_ids"][row]
@@ -203,8 +225,7 @@ def _add_batch(found, job, scorers, images, rows):
             )
         found["logits"].append(None if k in failed else logits[k].tolist())
         found["flags"].append("" if k in failed else flags[k])
-        known = () if k in failed else sky_position(images, row)
-        found["positions"].append([angle for angle in known if np.isfinite(angle)])
+        found["positions"].append([angle for angle in where.get(k, ()) if np.isfinite(angle)])
 
 
 def printable(text):

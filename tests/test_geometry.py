@@ -147,6 +147,41 @@ def test_header_tells_the_pixel_scale(header, scale):
     assert geometry.pixel_scale(header.tostring(endcard=False, padding=False).encode()) == expected
 
 
+TAN = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.25, "CRVAL2": -2.5,
+       "CDELT1": -0.1 / 3600, "CDELT2": 0.1 / 3600, "CRPIX1": 300.5, "CRPIX2": -20.0}  # fmt: skip
+
+
+@pytest.mark.parametrize("cards", [
+    {}, {"CRVAL1": 0.0, "CRVAL2": 0.0}, {"CRVAL1": -30.0}, {"CRVAL1": 359.999, "CRPIX1": 9000.0},
+    {"CRVAL2": 90.0}, {"CRVAL2": 89.999}, {"CRVAL2": -90.0}, {"LONPOLE": 100.0}, {"CROTA2": 30.0},
+    {"PC1_2": 0.3, "PC2_1": -0.3}, {"CUNIT1": "deg", "CUNIT2": "deg"},
+    {"CUNIT1": "arcsec", "CUNIT2": "arcsec", "CDELT1": 0.2, "CDELT2": 0.2},
+    {"RADESYS": "ICRS"}, {"RADESYS": "FK5", "EQUINOX": 2000.0}, {"EQUINOX": 1950.0},
+    {"RADECSYS": "FK5"}, {"CTYPE1": "GLON-CAR", "CTYPE2": "GLAT-CAR"},
+    {"CTYPE1": "DEC--TAN", "CTYPE2": "RA---TAN", "CRVAL1": -2.5, "CRVAL2": 150.25},
+    {"CTYPE1": "RA---ZPN", "CTYPE2": "DEC--ZPN", "PV2_1": 1.0, "PV2_3": 40.0},
+    {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", "PV1_1": 1.001, "PV1_5": 0.4, "PV2_1": 1.0},
+    {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-5},
+    {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-5, "B_0_2": 1e-5}, {"CTYPE1": "LINEAR"},
+    {"NAXIS": 3, "CTYPE3": "FREQ", "CRVAL3": 1.4e9, "CDELT3": 1e6}, {"WCSAXES": 3},
+    {"CDELT1": 0.0}, {"CRVAL1": "x"}, {"MJD-OBS": 60000.0, "DATE-OBS": "31/12/99"},
+])  # fmt: skip
+def test_middle_by_the_cards_is_that_of_astropy_by_the_header(cards):
+    header = fits.Header(TAN | cards)
+    found = geometry.middle(header.tostring().encode(), (41, 60))
+    expected = geometry.middle(header, (41, 60))  # by astropy's WCS and SkyCoord
+    if expected is None:
+        assert found is None
+    else:
+        assert found == pytest.approx(expected, rel=1e-13, abs=1e-11) and 0 <= found[0] < 360
+
+
+def test_units_by_custom_are_read_as_the_standard_ones():
+    cards = fits.Header(TAN | {"CUNIT1": "DEG", "CUNIT2": "DEG"}).tostring().encode()
+    plain = fits.Header(TAN).tostring().encode()
+    assert geometry.middle(cards, (41, 60)) == geometry.middle(plain, (41, 60))
+
+
 def test_oblong_pixels_are_refused():
     with pytest.raises(ValueError, match="0.72 by 0.36 arcsec"):
         geometry.pixel_scale(wcs(CDELT1=-2e-4, CDELT2=1e-4))
