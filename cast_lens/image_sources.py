@@ -84,14 +84,19 @@ def find(
         Images; objects of a folder are sorted by their IDs, others are as they come.
 
     Raises:
-        ImagesError: If there is no object, an ID is there twice or cannot be printed, a band has no
-            file at all, or a number makes no sense.
+        ImagesError: If there is no such path or no object, an ID is there twice or cannot be
+            printed, a band has no file at all, or a number makes no sense.
         CutoutError: If a folder cannot be read or two files are of one object and band.
         CatalogError: As `object_tables.read_table`.
         PackError: As `pack.open_pack`.
     """
     path = Path(source).absolute()
     _check_numbers(pixel_scale, mask_value)
+    if not path.exists():
+        raise ImagesError(
+            f"{path}: there is nothing of this name, expected a folder of FITS files, a pack, a "
+            "table of files or a FITS file; look for a typing error"
+        )
     bands, columns = None if bands is None else tuple(dict.fromkeys(bands)), {}
     if path.is_dir() and is_pack(path):
         kind, (bands, table, n_extra, pack) = "pack", _of_pack(path, bands)

@@ -3,10 +3,13 @@
 import argparse
 import json
 import shlex
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
+import cast_lens
 from cast_lens import candidates, cli, grading
 
 
@@ -27,6 +30,12 @@ def test_example_of_a_command_is_a_command(name):
 def test_example_of_the_whole_is_a_command():
     arguments = shlex.split(cli._parser().epilog)
     assert callable(cli._parser().parse_args(arguments[2:]).work)
+
+
+def test_the_package_is_the_command_too():
+    command = [sys.executable, "-m", "cast_lens", "--version"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert cast_lens.__version__ in found.stdout
 
 
 def call(*arguments):

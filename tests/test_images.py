@@ -415,6 +415,12 @@ def test_folder_names_that_are_no_text_are_read(tmp_path):
     assert np.array_equal(only(images.find(folder))[0], pixels(0))
 
 
+@pytest.mark.parametrize("name", ["survey", "survey.csv", "survey.fits"])
+def test_a_path_that_is_not_there_is_told_as_such(tmp_path, name):
+    with pytest.raises(images.ImagesError, match=f"{name}: there is nothing of this name"):
+        images.find(tmp_path / name)
+
+
 TAN = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.25, "CRVAL2": -2.5,
        "CDELT1": -0.1 / 3600, "CDELT2": 0.1 / 3600, "CRPIX1": 3.5, "CRPIX2": 3.5}  # fmt: skip
 
