@@ -37,6 +37,7 @@ help:  ## list the targets
 	@echo "variables: SCALE=quick|hour|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
 	@echo "of reproduce-*, but active-learning: JOBS=processes DASK=address|local SLURM=1"
 	@echo "of reproduce-sglc2, -epfl and -nottingham: INIT=imagenet|random, and released for sglc2"
+	@echo "of reproduce-sglc2: PRECISION=bfloat16, for GPUs"
 	@echo "of check-data and pack: DATA=folder DTYPE=float32|float16; of bench: BENCH='fits pack'"
 	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
 
@@ -54,7 +55,8 @@ reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends
 	$(BIN)/python -m reproductions active_learning $(OPTIONS)
 
 reproduce-sglc2: $(MOCK_STAMP)  ## re-run Bom et al. (2022), ends with the table
-	$(BIN)/python -m reproductions sglc2 $(OPTIONS) $(if $(INIT),--init $(INIT)) $(SHARED)
+	$(BIN)/python -m reproductions sglc2 $(OPTIONS) $(if $(INIT),--init $(INIT)) \
+	    $(if $(PRECISION),--precision $(PRECISION)) $(SHARED)
 
 reproduce-deeplense: $(MOCK_STAMP)  ## re-run Aryal (2025), both tasks; SCALE=diagnosis for why Task 1 failed
 	$(BIN)/python -m reproductions deeplense $(OPTIONS) $(SHARED)

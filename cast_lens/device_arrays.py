@@ -6,6 +6,7 @@ epoch and step, and what trains or scores from a pack does so from these. Under 
 never leave the device; TensorFlow takes them through tf.data, and so through the host.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +118,41 @@ def put(pack, positions, *, inputs):
     places = np.full(len(pack.catalog), -1, np.int64)
     places[positions] = np.arange(len(positions))
     return DeviceArrays(pack.catalog, images, factors, places)
+
+
+def on_accelerator(pack, positions, *, inputs):
+    """Return what batches are best read from: arrays on the GPU, or else the pack.
+
+    Args:
+        pack: As for `put`.
+        positions: As for `put`.
+        inputs: As for `put`.
+
+    Returns:
+        DeviceArrays where this backend gathers from a GPU that has room for them; the pack
+        elsewhere, and a line on standard error if there was no room.
+    """
+    if not has_accelerator():
+        return pack
+    try:
+        return put(pack, positions, inputs=inputs)
+    except DeviceFullError as error:
+        print(error, file=sys.stderr)
+        return pack
+
+
+def has_accelerator():
+    """Whether the backend computes on a GPU, and gathers batches there (JAX and PyTorch do)."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return False
 
 
 def is_full(error):

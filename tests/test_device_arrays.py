@@ -92,6 +92,22 @@ def test_a_full_device_says_how_much_was_needed(monkeypatch):
         device_arrays.put(MemoryPack(8), np.arange(8), inputs=["vis"])
 
 
+def test_batches_come_from_the_device_only_if_there_is_one_with_room(monkeypatch, capsys):
+    source, rows = MemoryPack(8), np.arange(1, 7)
+    monkeypatch.setattr(device_arrays, "has_accelerator", lambda: False)
+    assert device_arrays.on_accelerator(source, rows, inputs=["vis"]) is source
+    monkeypatch.setattr(device_arrays, "has_accelerator", lambda: True)
+    found = device_arrays.on_accelerator(source, rows, inputs=["vis"])
+    assert np.array_equal(numbers(found.batch("vis", rows)), source.batch("vis", rows))
+
+    def full(*_, **__):
+        raise device_arrays.DeviceFullError("vis: the device has no room for 6 objects")
+
+    monkeypatch.setattr(device_arrays, "put", full)
+    assert device_arrays.on_accelerator(source, rows, inputs=["vis"]) is source
+    assert "no room for 6 objects" in capsys.readouterr().err
+
+
 def test_another_failure_is_not_taken_for_a_full_device(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the device vanished")

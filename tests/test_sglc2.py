@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cast_lens import checkpoints, metrics, pack, run, scores
+from cast_lens import checkpoints, metrics, pack, precision, run, scores
 from tests.fits_files import survey_file
 from tests.kills import hold_killed_against_whole
 
@@ -101,6 +101,27 @@ def test_sample_folds_and_test_share_nothing_and_leave_nothing_out(paper, survey
     assert found.kind == "stand-in"
     with pytest.raises(run.RunError, match="holds 80 objects, expected 20000"):
         paper.survey.divide(survey, paper.settings.SCALES["paper"], seed=3)
+
+
+def test_a_gpu_gets_the_images_of_sample_and_test_that_the_cells_use(paper, survey, monkeypatch):
+    scale = replace(paper.settings.SCALES["paper"], n_sample=30, n_test=20)
+    found = paper.survey.divide(survey, scale, seed=0)
+    configs = [paper.settings.config_of("hjy.none", {})]
+    assert paper.survey.on_device(found, configs).images is survey  # there is none here
+    monkeypatch.setattr(paper.survey.device_arrays, "has_accelerator", lambda: True)
+    images = paper.survey.on_device(found, configs).images
+    assert set(images.images) == {"nir"} and images.images["nir"].shape[0] == 50
+    rows = np.array([found.test[3], found.sample[7]])
+    assert np.array_equal(np.asarray(images.batch("nir", rows)), survey.batch("nir", rows))
+
+
+def test_bfloat16_is_of_the_trunks_and_only_if_asked_for(paper, small):
+    for name in ("float32", "bfloat16"):
+        config = paper.settings.config_of("hjy.none", {"initial": "random", "precision": name})
+        model = paper.network.build_model(config, seed=0)
+        paper.network.compile_model(model, config)
+        assert precision.is_bfloat16(model) == (name == "bfloat16")
+        assert model.output.dtype == "float32"
 
 
 def test_bounds_are_the_percentiles_of_the_training_objects_alone(paper, survey, tmp_path):

@@ -34,7 +34,7 @@ from cast_lens import data, run, survey_folder, tasks
 from reproductions.sglc2 import adapt, jobs, look, results, training
 from reproductions.sglc2.network import Networks
 from reproductions.sglc2.settings import EXPERIMENTS, HEADLINE, RELEASED, SCALES, config_of
-from reproductions.sglc2.survey import divide, load_data
+from reproductions.sglc2.survey import divide, load_data, on_device
 
 
 def main(arguments=None):
@@ -42,10 +42,13 @@ def main(arguments=None):
     parser = run.parser("sglc2", EXPERIMENTS, tuple(SCALES))
     parser.add_argument("--init", choices=("imagenet", "random", "released"),
                         help="initial weights (paper: imagenet; quick: released)")  # fmt: skip
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32",
+                        help="of the trunks; bfloat16 is for GPUs (float32)")  # fmt: skip
     tasks.add_options(parser)
     options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
     changes = scale.changes | ({"initial": options.init} if options.init else {})
+    changes |= {"precision": options.precision}
     where = {"real": options.real, "seed": options.seed, "output": output}
     n_objects = scale.n_sample + (scale.n_test or 0)
     survey, place = load_data(options.data, n_objects=n_objects, **where)
@@ -59,19 +62,21 @@ def main(arguments=None):
     } | run.versions() | ({"init": options.init} if options.init else {})  # fmt: skip
     if changes.get("initial") == "released":
         identity["released"] = RELEASED
+    if options.precision != "float32":
+        identity["precision"] = options.precision
     path = output / f"sglc2-{survey.kind}-{options.scale}-seed{options.seed}"
     chosen, networks = run.choose(EXPERIMENTS, options.experiment), Networks()
     wanted = {EXPERIMENTS[name] for name in chosen}
     cells = [cell for cell in scale.cells if cell in wanted] or sorted(wanted)
     with run.folder(path, identity, restart=options.restart) as folder:
         survey_folder.note(survey.pack, folder)
+        configs = {cell: config_of(cell, changes) for cell in cells}
         if tasks.is_asked(options):
-            configs = {cell: config_of(cell, changes) for cell in cells}
             jobs.run_folds(configs, survey, scale, options.seed, folder, options)
-        for cell in cells:
-            found = training.run_cell(
-                cell, config_of(cell, changes), survey, options.seed, networks, folder
-            )
+        else:
+            survey = on_device(survey, configs.values())
+        for cell, config in configs.items():
+            found = training.run_cell(cell, config, survey, options.seed, networks, folder)
             results.write_experiments(found, cell, survey, options.seed, folder)
         if scale.n_explained and "look" in chosen:
             look.run_look(

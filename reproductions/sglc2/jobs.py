@@ -8,7 +8,7 @@ from functools import partial
 
 from cast_lens import pack, tasks
 from reproductions.sglc2.network import Networks
-from reproductions.sglc2.survey import divide
+from reproductions.sglc2.survey import divide, on_device
 from reproductions.sglc2.training import run_fold
 
 
@@ -35,13 +35,13 @@ def run_folds(configs, survey, scale, seed, folder, options):
             todo.append(tasks.Task(name, (cell, config, fold), artefact, shape, config.batch))
     tasks.run_asked(
         todo,
-        partial(begin, survey.pack.folder.resolve(), scale, seed, folder),
+        partial(begin, survey.pack.folder.resolve(), scale, seed, folder, (*configs.values(),)),
         options,
         title="folds",
     )
 
 
-def begin(place, scale, seed, folder):
+def begin(place, scale, seed, folder, configs):
     """Make what a process needs for all its folds; return the function that does one.
 
     Args:
@@ -49,8 +49,9 @@ def begin(place, scale, seed, folder):
         scale: The Scale.
         seed: Of the run.
         folder: Of the run.
+        configs: All that there is to train.
     """
-    survey, networks = divide(pack.open_pack(place), scale, seed), Networks()
+    survey, networks = on_device(divide(pack.open_pack(place), scale, seed), configs), Networks()
 
     def work(argument):
         cell, config, fold = argument

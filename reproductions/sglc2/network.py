@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from cast_lens import augment, backbones, compiled, layers, optimizers, stretch, weights
+from cast_lens import augment, backbones, compiled, layers, optimizers, precision, stretch, weights
 from cast_lens.run import RunError
 from reproductions.sglc2.settings import BANDS, HEADLINE, INPUTS, RELEASED, config_of, word
 
@@ -169,5 +169,7 @@ class Networks(compiled.Networks):
 def compile_model(model, config):
     """Compile the network (Sec. 4.1): cross-entropy of a softmax of two."""
     on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
+    if config.precision == "bfloat16":
+        precision.use_bfloat16(model)
     model.compile(build_optimizer(config), "sparse_categorical_crossentropy",
                   jit_compile=False if on_cpu else "auto")  # fmt: skip

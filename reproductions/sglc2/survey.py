@@ -1,14 +1,15 @@
 """Sec. 2, data: the pack, the sample and its folds, and what each band is clipped at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cast_lens import folds, pack, pixel_statistics, run, scores, survey_folder
+from cast_lens import device_arrays, folds, pack, pixel_statistics, run, scores, survey_folder
 from reproductions.sglc2.limits import n_pix_of
-from reproductions.sglc2.settings import BANDS, FOLDS, PERCENTS, SAMPLE, word
+from reproductions.sglc2.settings import BANDS, FOLDS, INPUTS, PERCENTS, SAMPLE, word
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +21,14 @@ class Survey:
         sample: Rows of the objects of the cross-validation, in the order of the catalog.
         test: Rows of the independent test.
         parts: Of each fold {"train": rows, "test": rows}.
+        images: What trainings and scores read their batches from: the pack, or `on_device`.
     """
 
     pack: pack.Pack
     sample: np.ndarray
     test: np.ndarray
     parts: list[dict[str, np.ndarray]]
+    images: Any
 
     @property
     def kind(self):
@@ -73,7 +76,15 @@ def divide(survey, scale, seed):
         survey.catalog.iloc[sample], scale.n_folds, seed=word(seed, FOLDS), stratify=False
     )
     parts = [{name: sample[rows] for name, rows in part.items()} for part in found]
-    return Survey(survey, sample, test, parts[: scale.n_run])
+    return Survey(survey, sample, test, parts[: scale.n_run], survey)
+
+
+def on_device(survey, configs):
+    """Return the Survey with the images of some Configs on the GPU, if there is one with room."""
+    inputs = [name for name in BANDS if any(name in INPUTS[c.inputs] for c in configs)]
+    rows = np.concatenate([survey.sample, survey.test])
+    images = device_arrays.on_accelerator(survey.pack, rows, inputs=inputs)
+    return replace(survey, images=images)
 
 
 def constants(survey, fold, names, path):

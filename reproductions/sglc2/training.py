@@ -50,7 +50,7 @@ def train(cell, config, survey, fold, seed, networks, folder):
     part = survey.parts[fold]
     if config.least_n_pix:
         part = {name: easier(survey, rows, config.least_n_pix) for name, rows in part.items()}
-    history = fit(model, config, survey.pack, part, seed=seed, fold=fold, here=here)
+    history = fit(model, config, survey.images, part, seed=seed, fold=fold, here=here)
     return model, history
 
 
@@ -147,10 +147,10 @@ def run_fold(cell, config, survey, fold, seed, networks, folder):
     if not (here / "history.csv").exists():
         model, history = train(cell, config, survey, fold, seed, networks, folder)
         about = {"run_key": fold, "n_train": len(part["train"])}
-        held_out = score(model, config, survey.pack, part["test"], **about)
+        held_out = score(model, config, survey.images, part["test"], **about)
         scores.write_scores(held_out, here / "table1.csv")
         if len(survey.test):
-            test = score(model, config, survey.pack, survey.test, **about)
+            test = score(model, config, survey.images, survey.test, **about)
             scores.write_scores(test, here / "test80k.csv")
         history.insert(0, "run", fold)
         text = history.to_csv(index=False, lineterminator="\n")
