@@ -41,7 +41,7 @@ help:  ## list the targets
 	@echo "of check-data and pack: DATA=folder DTYPE=float32|float16; of bench: BENCH='fits pack'"
 	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
 
-env: $(STAMP)  ## make the environment in .venv; EXTRAS=mock,fast,cluster,jax,gpu adds extras
+env: $(STAMP)  ## make the environment in .venv; EXTRAS=mock,fast,cluster,jax,torch,gpu,jax_gpu
 
 # installed-test-mock has the extras test and mock, and so what needs installed-test.
 $(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
