@@ -94,7 +94,7 @@ EXPERIMENTS: dict[str, Config] = {
     "beyond.smallest": Config(feature_dropout=0.0, head_dropout=0.0),
     "beyond.residual": RESIDUAL,
     "beyond.residual_task2": replace(
-        RESIDUAL, task=2, side=64, class_weights=True, filters=(32, 64, 128, 256), epochs=20
+        RESIDUAL, task=2, side=64, class_weights=True, filters=(32, 64, 128, 256)
     ),
 }
 # One change each of the Config that is diagnosed.
