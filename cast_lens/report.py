@@ -67,7 +67,7 @@ def readme_block(compared, judged, findings=None):
         parts.append(_folded(f"{len(numbers)} numbers (single runs are in TABLE.md)",
                              readable(numbers)))  # fmt: skip
         for name, text in _told(findings or {}, paper).items():
-            begun, what = text.partition("\n\n")[0], name.removesuffix(".md").replace("_", " ")
+            begun, what = _beginning(text), name.removesuffix(".md").replace("_", " ")
             parts.append(f"> {begun}\n>\n> From [{what}]({FINDINGS}/{name}).\n")
     return "\n".join([*parts, END])
 
@@ -78,6 +78,13 @@ def _told(findings, paper):
     quick = {name: name.replace("-quick-", "-") for name in pages if "-quick-" in name}
     said = {re.sub(r"-[a-z]+-(?=[^-]+$)", "-", name) for name in pages if name not in quick}
     return {name: text for name, text in pages.items() if quick.get(name) not in said}
+
+
+def _beginning(text):
+    """Return a page to its first paragraph with something in bold, or else the first alone."""
+    paragraphs = [part for part in text.split("\n\n") if not part.startswith("#")]
+    last = next((k for k, part in enumerate(paragraphs) if "**" in part), 0)
+    return "\n>\n> ".join(part.strip() for part in paragraphs[: last + 1])
 
 
 def _folded(title, frame):

@@ -21,6 +21,11 @@ NUMBERS = [
 CLAIMS = [
     "claim", "comparison", "data", "left", "right", "difference [95 %]", "p", "verdict", "source",
 ]  # fmt: skip
+# Metrics that lie between 0 and 1, and so does their interval as it is shown.
+_FRACTIONS = re.compile(
+    r"(roc_auc|pr_auc|average_precision|accuracy|tpr\d+|true_(positive|negative)_rate)(\.\w+)?"
+    r"|(precision|recall|f1|max_f_beta)\S*"
+)
 VERDICTS = ["agrees", "differs", "undecidable at this n", "no verdict", "not run", "undefined"]
 
 
@@ -42,7 +47,9 @@ def readable(compared):
                 "metric": row["metric"],
                 "data": data_label(row),
                 "reported": f"{row['value']}{uncertainty}",
-                "reproduced [95 %]": with_interval(row, "reproduced"),
+                "reproduced [95 %]": with_interval(
+                    row, "reproduced", cut=_FRACTIONS.fullmatch(row["metric"]) is not None
+                ),
                 "runs": str(row.get("n", "")),
                 "difference": number(row.get("difference", ""), sign=True),
                 "verdict": row["verdict"],
@@ -77,11 +84,15 @@ def data_label(row):
     return f"{row['data']}, {row['scale']} scale" if row.get("data") else ""
 
 
-def with_interval(row, key):
-    """Return a number with its interval in brackets, as far as there are any."""
+def with_interval(row, key, *, cut=False):
+    """Return a number with its interval in brackets, as far as there are any; `cut` at 0 and 1."""
     value, low, high = (row.get(name, "") for name in (key, "low", "high"))
     text = number(value)
-    return f"{text} [{number(low)}, {number(high)}]" if text and number(low) else text
+    if not text or not number(low):
+        return text
+    if cut:
+        low, high = np.clip([float(low), float(high)], 0, 1)
+    return f"{text} [{number(low)}, {number(high)}]"
 
 
 def number(value, *, sign=False):

@@ -64,6 +64,17 @@ def test_markdown_has_one_line_a_row_and_escapes_bars_and_tags(judged):
     assert "<script>" not in report.markdown(report.readable_claims(claimed))
 
 
+@pytest.mark.parametrize("metric, shown", [
+    ("roc_auc", "0.5 [0, 1]"), ("recall.subhalo", "0.5 [0, 1]"), ("max_f_beta_0.001", "0.5 [0, 1]"),
+    ("val_loss", "0.5 [-0.25, 1.5]"), ("roc_auc_gain_after_epoch_10", "0.5 [-0.25, 1.5]"),
+])  # fmt: skip
+def test_an_interval_of_what_lies_between_0_and_1_is_cut_there(metric, shown):
+    row = {"experiment": "x", "run": "", "metric": metric, "value": "0.6", "uncertainty": "",
+           "reproduced": 0.5, "low": -0.25, "high": 1.5, "verdict": "", "source": ""}  # fmt: skip
+    found = report.readable(pd.DataFrame([row]))
+    assert found["reproduced [95 %]"].tolist() == [shown]
+
+
 def test_rows_not_run_and_stand_in_rows_are_shown_as_such(judged):
     text = report.markdown(report.readable(judged[0]))
     assert "not run: this paper's reproduction is not in this version" in text
@@ -110,6 +121,17 @@ def test_a_page_of_the_quick_scale_gives_way_to_the_same_of_another(judged):
     block = report.readme_block(*judged, {f"{paper}-{k}.md": v for k, v in texts.items()})
     told = [line for line in block.splitlines() if line in ("> Q.", "> H.", "> R.", "> O.")]
     assert sorted(told) == ["> H.", "> O.", "> R."] and "> | table" not in block
+
+
+@pytest.mark.parametrize("text, told", [
+    ("# Title\n\nAbout it.\n\n**Verdict: none**; so.\n\n| a |\n",
+     "> About it.\n>\n> **Verdict: none**; so."),
+    ("The **finding**.\n\n**More.**\n", "> The **finding**."), ("Plain.\n\n| a |\n", "> Plain."),
+])  # fmt: skip
+def test_of_a_page_the_readme_has_what_leads_to_its_verdict(judged, text, told):
+    paper = set(report.was_run(judged[0])["paper"]).pop()
+    block = report.readme_block(*judged, {f"{paper}-real-hour-why.md": text})
+    assert f"\n{told}\n>\n> From [" in block
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{report.BEGIN}\n", f"{report.END * 2}"])
