@@ -5,6 +5,7 @@ import io
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cast_lens import intervals
 from cast_lens import metrics as metrics_
@@ -149,10 +150,15 @@ def figure_with_axes(width, height, panels=1):
 def save(figure, path):
     """Write a figure as PNG, whole or not at all, with the same bytes each time.
 
+    Along an axis called epoch it marks whole numbers alone.
+
     Args:
         figure: Figure of `figure_with_axes`.
         path: PNG to write; its folder is made if need be.
     """
+    for axis in (axes.xaxis for axes in figure.axes if axes.get_xlabel() == "epoch"):
+        if isinstance(axis.get_major_locator(), MaxNLocator):
+            axis.get_major_locator().set_params(integer=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     write_whole(path, buffer.getvalue())
