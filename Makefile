@@ -132,6 +132,7 @@ verify-weights: $(MOCK_STAMP)  ## measure the released weights again, against th
 	$(BIN)/cast-lens mock --seed 2 --n 2000 sglc2
 	$(BIN)/cast-lens pack data/$(TESTED) --output runs/packs/$(TESTED)-pack
 	$(BIN)/python weights/release_sglc2.py --verify runs/packs/$(TESTED)-pack
+	$(BIN)/python weights/release_deeplense.py --verify
 
 .venv-paper/installed: requirements-paper.txt
 	$(PAPER_PYTHON) -m venv .venv-paper

@@ -10,14 +10,18 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 from safetensors.numpy import save
 
 from cast_lens import checkpoints, run
+from cast_lens.data import DataError
 from cast_lens.run import RunError
 from cast_lens.weights_files import COLUMNS, MANIFEST, ORIGINS, WeightsFile, read_manifest
 
 MAX_FILE = 16 << 20  # bytes; each file of a release is smaller
 ABOUT = ("url", "survey", "data", "network", "source", "licence", "card")
+
+METRICS = "metrics.csv"  # the scores of all cards
 
 _HEADER = 1 << 17  # bytes left for the names of tensors
 
@@ -59,6 +63,48 @@ def release(model, folder, name, about, *, inputs):
     rows = [_row(name, file, content, about) for file, content in files.items()]
     _publish(rows, files, Path(folder))
     return rows, loss
+
+
+def write_metrics(rows, folder):
+    """Put the scores of a card into metrics.csv, in the place of those of the same release.
+
+    Args:
+        rows: Of one release: name, survey, metric, value, low and high.
+        folder: Of the file.
+    """
+    path = folder / METRICS
+    told = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(rows[0]))
+    kept = told[told["name"] != rows[0]["name"]]
+    found = pd.DataFrame(rows) if kept.empty else pd.concat([kept, pd.DataFrame(rows)])
+    run.write_whole(path, found.to_csv(index=False, lineterminator="\n"))
+
+
+def hold_metrics(rows, folder, tolerance):
+    """Print scores that were measured again, each beside that on its card.
+
+    Args:
+        rows: As for `write_metrics`.
+        folder: Of metrics.csv.
+        tolerance: By which they may differ.
+
+    Raises:
+        DataError: If they are of other objects.
+        RunError: If one is not that of the card, or another is missing there.
+    """
+    name, differ = rows[0]["name"], 0
+    told = pd.read_csv(folder / METRICS).set_index(["name", "metric"]).loc[name]
+    for row in rows:
+        if row["metric"] not in told.index:
+            raise RunError(f"{name}: {row['metric']} is not on its card; release it anew")
+        known = told.loc[row["metric"]]
+        if known["survey"] != row["survey"]:
+            raise DataError(f"found {row['survey']}, expected {known['survey']}, of the card")
+        is_equal = np.isclose(row["value"], known["value"], rtol=0, atol=tolerance, equal_nan=True)
+        differ += not is_equal
+        word = "equal" if is_equal else "DIFFERENT"
+        print(f"{name} {row['metric']}: {row['value']:.5f}, on its card {known['value']}: {word}")
+    if differ:
+        raise RunError(f"{differ} of {len(rows)} metrics of {name} are not those of its card")
 
 
 def _publish(rows, files, folder):

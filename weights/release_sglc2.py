@@ -7,14 +7,24 @@ folder, measures it on a stand-in of another seed, and writes files, manifest, m
 """
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
 import pandas as pd
 from scipy.special import logit
 
-from cast_lens import checkpoints, intervals, metrics, networks, pack, purity, run, scores, weights
+from cast_lens import (
+    checkpoints,
+    intervals,
+    metrics,
+    networks,
+    pack,
+    purity,
+    run,
+    scores,
+    weights,
+    weights_release,
+)
 from cast_lens.data import DataError, DataUnavailableError
 from reproductions.sglc2 import look, network, training
 from reproductions.sglc2.settings import (
@@ -92,7 +102,7 @@ def main(arguments=None):
         parser.error("name the folder of the run and a pack")
     tested = pack.open_pack(options.pack)
     if options.verify:
-        verify(tested)
+        weights_release.hold_metrics(measure(tested), FOLDER, TOLERANCE)
         return
     folder = Path(options.run)
     model = network.build_model(config_of(HEADLINE, {"initial": "random"}), seed=0)
@@ -107,7 +117,7 @@ def main(arguments=None):
     few = {name: tested.batch(name, some) for name in BANDS}
     _, loss = weights.release(model, FOLDER, RELEASED, about, inputs=few)
     rows = measure(tested)
-    run.write_whole(FOLDER / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
+    weights_release.write_metrics(rows, FOLDER)
     run.write_whole(FOLDER / about["card"], card(folder, tested, rows, loss))
     print((FOLDER / about["card"]).read_text(encoding="utf-8"))
 
@@ -155,31 +165,6 @@ def measure(tested):
          "low": bounds[row["metric"]].low, "high": bounds[row["metric"]].high}
         for row in metrics.evaluate(labels, values, MEASURED)
     ]  # fmt: skip
-
-
-def verify(tested):
-    """Measure the released network again.
-
-    Raises:
-        RunError: If a metric is not that of the card.
-    """
-    with open(FOLDER / "metrics.csv", encoding="utf-8", newline="") as stream:
-        told = {row["metric"]: row for row in csv.DictReader(stream) if row["name"] == RELEASED}
-    differ = 0
-    for row in measure(tested):
-        known = told[row["metric"]]
-        if known["survey"] != row["survey"]:
-            raise DataError(f"found {row['survey']}, expected {known['survey']}, of the card")
-        is_equal = abs(row["value"] - float(known["value"])) <= TOLERANCE
-        differ += not is_equal
-        word = "equal" if is_equal else "DIFFERENT"
-        print(
-            f"{RELEASED} {row['metric']}: {row['value']:.5f}, on its card {known['value']}: {word}"
-        )
-    if differ:
-        raise run.RunError(
-            f"{differ} of {len(told)} metrics of {RELEASED} are not those of its card"
-        )
 
 
 def card(folder, tested, rows, loss):

@@ -69,15 +69,21 @@ def numbers(found, history, weights, seed):
         number of objects) and note.
     """
     test, held_out = found["test"], found.get("validation", found["test"])
-    rows = _ranking(test) + _report(test)
-    if len(test.names) == 2:
-        rows += _rare(test, seed)
-    rows += [
+    rows = [
         row | {"metric": f"val_{row['metric']}"} for row in _report(held_out)
         if row["metric"].startswith("recall.")
     ]  # fmt: skip
     rows += [_row("ece", calibration_error(test)), _row("brier", brier(test))]
-    return pd.DataFrame(rows + _losses(history, held_out, weights))
+    return pd.concat(
+        [of_scores(test, seed), pd.DataFrame(rows + _losses(history, held_out, weights))],
+        ignore_index=True,
+    )
+
+
+def of_scores(one, seed):
+    """Compute what the scores of one part tell, as `numbers` does of the test."""
+    rows = _ranking(one) + _report(one)
+    return pd.DataFrame(rows + (_rare(one, seed) if len(one.names) == 2 else []))
 
 
 def macro_auc(one, weights):
