@@ -61,7 +61,8 @@ def test_a_folder_that_is_named_comes_first_and_then_the_kept_ones(elsewhere, pa
 
 def test_a_pack_that_is_named_is_opened_as_it_is(elsewhere, packing, monkeypatch):
     (elsewhere / "mine-pack").mkdir()
-    (elsewhere / "mine-pack/checksums.npy").touch()
+    for name in ("manifest.json", "checksums.npy"):
+        (elsewhere / "mine-pack" / name).touch()
     opened = fake(elsewhere / "mine-pack")
     monkeypatch.setattr(pack, "open_pack", lambda place: opened if place.name == "mine-pack" else 0)
     assert ask("mine-pack", elsewhere) == (opened, None)
@@ -70,7 +71,8 @@ def test_a_pack_that_is_named_is_opened_as_it_is(elsewhere, packing, monkeypatch
 
 def test_the_pack_of_a_table_is_refused(elsewhere, packing, monkeypatch):
     (elsewhere / "mine-pack").mkdir()
-    (elsewhere / "mine-pack/checksums.npy").touch()
+    for name in ("manifest.json", "checksums.npy"):
+        (elsewhere / "mine-pack" / name).touch()
     opened = fake(elsewhere / "mine-pack")
     del opened.manifest["identity"]["about.data"]
     monkeypatch.setattr(pack, "open_pack", lambda place: opened)
