@@ -127,6 +127,7 @@ def test_stand_in_has_the_shape_of_the_real_table(objects):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.slow
 def test_labels_of_test_objects_never_change_a_score(objects, two_splits, config):
     first = paper.reproduce(config, objects, 0)["scores"]
     changed = objects.copy()
@@ -147,6 +148,7 @@ def bought(objects):
         return paper.run_active(TINY_ACTIVE, objects, 0)
 
 
+@pytest.mark.slow
 def test_active_buys_from_the_training_part_alone_and_never_twice(objects, two_splits, bought):
     for state, part in bought["labelled"].groupby("run"):
         fit = objects["object_id"].iloc[paper.split(objects, int(state))[0]]
@@ -277,6 +279,7 @@ def test_another_seed_or_configuration_is_refused_in_the_same_folder(
 
 
 @pytest.mark.parametrize("lenses", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_test_part_with_one_class_or_one_lens_ends_well(
     tmp_path, monkeypatch, offline, objects, lenses
 ):

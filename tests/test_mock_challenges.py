@@ -206,6 +206,7 @@ def digest(arguments):
     "name",
     ["sglc2", *(pytest.param(f"sglc1-{t}", marks=pytest.mark.slow) for t in ("space", "ground"))],
 )
+@pytest.mark.slow
 def test_object_is_the_same_in_any_order_and_process(name):
     here = {k: MAKERS[name].make(k) for k in (5, 1)}
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -639,6 +639,7 @@ def test_table_and_pictures_are_written(checked_space):
 
 
 @pytest.mark.parametrize("track", [pytest.param("space", marks=pytest.mark.slow), "ground"])
+@pytest.mark.slow
 def test_every_picture_says_stand_in_and_by_which_rule(track, request, tmp_path, monkeypatch):
     titles = {}
 

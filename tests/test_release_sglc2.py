@@ -53,6 +53,7 @@ def trained(paper, tmp_path, survey):  # noqa: F811
     return run, model
 
 
+@pytest.mark.slow
 def test_what_is_released_scores_as_what_was_trained(paper, trained, survey, tmp_path):  # noqa: F811
     run, model = trained
     paper.main([str(run), str(survey.folder)])

@@ -146,6 +146,7 @@ def test_a_branch_gets_three_bands(paper, filling, wanted):
     assert np.array_equal(paper.network.three_bands(given, filling), wanted(images))
 
 
+@pytest.mark.slow
 def test_the_network_has_the_papers_two_trunks(paper, monkeypatch):
     model = paper.network.build_model(
         paper.settings.Config("hjy_vis_repeated", "alternative", initial="random"), seed=0

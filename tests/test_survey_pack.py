@@ -76,6 +76,7 @@ def test_real_ground_objects_go_from_files_to_scores(real_data, tmp_path):
     assert np.allclose(line.predict(data, verbose=0), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_real_space_labels_without_their_images_are_missing(real_data, tmp_path, capsys):
     assert run("pack", real_data / SPACE, "--output", tmp_path / "pack") == 0
     text = capsys.readouterr().out
@@ -197,6 +198,7 @@ def test_a_flipped_bit_is_found_from_the_command_line(table, tmp_path, capsys):
     assert "no finished pack" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_user_has_already_is_checked_and_packed_by_the_data_command(
     real_data, tmp_path, capsys, monkeypatch
 ):
