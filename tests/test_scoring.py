@@ -542,7 +542,7 @@ def test_a_hundred_thousand_objects_are_scored_once_though_workers_and_runs_are_
         process = subprocess.Popen(arguments, cwd=Path(__file__).parents[1], text=True,
                                    stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
         try:
-            said = process.communicate(timeout=random.SystemRandom().uniform(10, 40))[1]
+            said = process.communicate(timeout=random.SystemRandom().uniform(5, 15))[1]
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             said, n_kills = process.communicate()[1], n_kills + 1
