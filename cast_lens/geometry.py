@@ -68,20 +68,23 @@ def middle(header, shape):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if isinstance(header, bytes):
-                pair = _by_wcslib(header, center)
-                if pair is not None:
-                    return pair
-                header = fits.Header.fromstring(header.decode("latin-1"))
-            wcs = WCS(header, naxis=2)
-            # Without CRVAL a WCS begins at 0, 0, where the image is not.
-            if not wcs.has_celestial or "CRVAL1" not in header or "CRVAL2" not in header:
-                return None
-            found = wcs.celestial.pixel_to_world(*center).icrs
-            pair = float(found.ra.deg), float(found.dec.deg)
+            pair = _by_wcslib(header, center) if isinstance(header, bytes) else None
+            pair = pair or _by_astropy(header, center)
     except Exception:  # noqa: BLE001, astropy raises whatever malformed cards lead to
         return None
-    return pair if np.isfinite(pair).all() else None
+    return pair if pair and np.isfinite(pair).all() else None
+
+
+def _by_astropy(header, pixel):
+    """Return right ascension and declination of a pixel, or None if the header tells neither."""
+    if isinstance(header, bytes):
+        header = fits.Header.fromstring(header.decode("latin-1"))
+    wcs = WCS(header, naxis=2)
+    # Without CRVAL a WCS begins at 0, 0, where the image is not.
+    if not wcs.has_celestial or "CRVAL1" not in header or "CRVAL2" not in header:
+        return None
+    found = wcs.celestial.pixel_to_world(*pixel).icrs
+    return float(found.ra.deg), float(found.dec.deg)
 
 
 def _by_wcslib(cards, pixel):
@@ -101,8 +104,6 @@ def _by_wcslib(cards, pixel):
         return None
     world = wcs.p2s([pixel], 0)["world"][0]
     longitude, latitude = float(world[wcs.lng]), float(world[wcs.lat])
-    if not (np.isfinite(longitude) and np.isfinite(latitude)):
-        return None
     return longitude % 360 % 360, latitude  # -1e-30 % 360 is 360
 
 

@@ -22,6 +22,7 @@ MAX_FILE = 16 << 20  # bytes; each file of a release is smaller
 ABOUT = ("url", "survey", "data", "network", "source", "licence", "card")
 
 METRICS = "metrics.csv"  # the scores of all cards
+TOLERANCE = 2e-3  # ASSUMED: what another processor's rounding may change of a metric
 
 _HEADER = 1 << 17  # bytes left for the names of tensors
 
@@ -79,27 +80,35 @@ def write_metrics(rows, folder):
     run.write_whole(path, found.to_csv(index=False, lineterminator="\n"))
 
 
-def hold_metrics(rows, folder, tolerance):
+def metrics_lines(rows):
+    """Return the scores of a card as lines of a Markdown table; `rows` as for `write_metrics`."""
+    return "\n".join(
+        f"| {row['metric']} | {row['value']:.4f} | {row['low']:.4f} | {row['high']:.4f} |"
+        for row in rows
+    )
+
+
+def hold_metrics(rows, folder):
     """Print scores that were measured again, each beside that on its card.
 
     Args:
         rows: As for `write_metrics`.
         folder: Of metrics.csv.
-        tolerance: By which they may differ.
 
     Raises:
         DataError: If they are of other objects.
         RunError: If one is not that of the card, or another is missing there.
     """
     name, differ = rows[0]["name"], 0
-    told = pd.read_csv(folder / METRICS).set_index(["name", "metric"]).loc[name]
+    told = pd.read_csv(folder / METRICS)
+    told = told[told["name"] == name].set_index("metric")
     for row in rows:
         if row["metric"] not in told.index:
             raise RunError(f"{name}: {row['metric']} is not on its card; release it anew")
         known = told.loc[row["metric"]]
         if known["survey"] != row["survey"]:
             raise DataError(f"found {row['survey']}, expected {known['survey']}, of the card")
-        is_equal = np.isclose(row["value"], known["value"], rtol=0, atol=tolerance, equal_nan=True)
+        is_equal = np.isclose(row["value"], known["value"], rtol=0, atol=TOLERANCE, equal_nan=True)
         differ += not is_equal
         word = "equal" if is_equal else "DIFFERENT"
         print(f"{name} {row['metric']}: {row['value']:.5f}, on its card {known['value']}: {word}")

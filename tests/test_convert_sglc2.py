@@ -1,7 +1,6 @@
 """Which published networks are taken for that of Bom et al. (2022), and where they may lie."""
 
 import copy
-import importlib.util
 import json
 import sys
 import tarfile
@@ -10,13 +9,11 @@ import zipfile
 import pytest
 
 from cast_lens.data import DataError
+from tests.scripts import load
 
 
 def script(root, name):
-    spec = importlib.util.spec_from_file_location(name, root / f"weights/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(root / f"weights/{name}.py")
 
 
 @pytest.fixture(scope="module")

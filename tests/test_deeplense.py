@@ -413,8 +413,9 @@ def test_the_quick_scale_has_the_network_that_failed_and_the_change_that_mends_i
 
 def trained(losses, rates, area=0.5):
     history = pd.DataFrame({"val_loss": losses, "learning_rate": rates})
-    return history, pd.DataFrame({"metric": ["accuracy", "roc_auc"], "value": [0.3, area],
+    numbers = pd.DataFrame({"metric": ["accuracy", "roc_auc"], "value": [0.3, area],
                                   "low": [0.2, area - 0.1], "high": [0.4, area + 0.1]})  # fmt: skip
+    return {"history": history, "numbers": numbers}
 
 
 def test_a_network_begins_to_learn_once_its_loss_is_surely_below_ln_3(paper, tmp_path):

@@ -1,7 +1,6 @@
 """Released networks and users' own: opened as they were trained, or refused by field and file."""
 
 import importlib
-import importlib.util
 import json
 import shutil
 
@@ -16,6 +15,7 @@ from scipy.special import expit, logit
 from cast_lens import backbones, networks, weights
 from cast_lens.data import DataError
 from cast_lens.run import RunError
+from tests.scripts import load
 
 NAME = "small-v0"
 ABOUT = {
@@ -275,9 +275,7 @@ def test_every_release_of_the_repository_is_described(root):
 
 @pytest.fixture
 def script(root, monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("rel", root / "weights/release_sglc2.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
+    found = load(root / "weights/release_sglc2.py")
     monkeypatch.setattr(found, "FOLDER", tmp_path)
     return found
 

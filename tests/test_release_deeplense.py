@@ -1,6 +1,5 @@
 """The release of the DeepLense networks: files, cards and metrics that verify, or do not."""
 
-import importlib.util
 import json
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import pytest
 
 from cast_lens import checkpoints, scores
 from cast_lens.run import RunError
+from tests.scripts import load
 
 pytest.importorskip("lenstronomy", reason="make env EXTRAS=mock")
 pytestmark = pytest.mark.slow
@@ -19,10 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def script(monkeypatch, tmp_path, request):
     """The script, with small networks and surveys and a folder of its own for what is released."""
-    path = request.config.rootpath / "weights/release_deeplense.py"
-    spec = importlib.util.spec_from_file_location("release_deeplense", path)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
+    found = load(request.config.rootpath / "weights/release_deeplense.py")
     monkeypatch.setattr(found, "FOLDER", tmp_path / "weights")
     monkeypatch.setattr(found, "RUNS", tmp_path / "runs")
     config_of = found.config_of

@@ -1,7 +1,6 @@
 """The release of a network of Bom et al. (2022): files, card and metrics that verify, or do not."""
 
 import importlib
-import importlib.util
 import json
 
 import keras
@@ -11,16 +10,14 @@ import pytest
 
 from cast_lens import checkpoints, metrics, weights
 from cast_lens.run import RunError
+from tests.scripts import load
 from tests.test_sglc2 import small_trunk, survey  # noqa: F401 (a fixture)
 
 
 @pytest.fixture
 def paper(monkeypatch, tmp_path, request):
     """The script, with small trunks and a folder of its own for what is released."""
-    path = request.config.rootpath / "weights/release_sglc2.py"
-    spec = importlib.util.spec_from_file_location("release_sglc2", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load(request.config.rootpath / "weights/release_sglc2.py")
     monkeypatch.setattr(script.network.backbones, "efficient_net", small_trunk)
     monkeypatch.setattr(script, "FOLDER", tmp_path / "weights")
     load_into = weights.load_into

@@ -15,7 +15,7 @@ def tabulate(found):
     """Tell of every network in which epoch its validation loss leaves that of a constant answer.
 
     Args:
-        found: {experiment: (history, metrics)}, tables of history.csv and metrics.csv.
+        found: {experiment: {"history": table, "numbers": table}}, as of `results.evaluate`.
 
     Returns:
         DataFrame of `COLUMNS`: number of epochs, the first (from 1) whose loss is below `LEAVES`
@@ -23,14 +23,15 @@ def tabulate(found):
         the macro area under the ROC curve with its 95 % interval.
     """
     rows = []
-    for name, (history, metrics) in found.items():
-        low = history["val_loss"].to_numpy() < LEAVES * constant_answer()
-        first = int(np.argmax(low)) if low.any() else None
-        area = metrics.set_index("metric").loc["roc_auc"]
+    for name, one in found.items():
+        history, area = one["history"], one["numbers"].set_index("metric").loc["roc_auc"]
+        low, first, rate = history["val_loss"] < LEAVES * constant_answer(), np.nan, np.nan
+        if low.any():
+            first = int(np.argmax(low)) + 1
+            rate = history["learning_rate"].iloc[first - 1]
         rows.append({
             "experiment": name, "epochs": len(history), "val_loss": history["val_loss"].min(),
-            "first_epoch": np.nan if first is None else first + 1,
-            "learning_rate": np.nan if first is None else history["learning_rate"].iloc[first],
+            "first_epoch": first, "learning_rate": rate,
             "roc_auc": area["value"], "low": area["low"], "high": area["high"],
         })  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)

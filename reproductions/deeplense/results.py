@@ -13,7 +13,6 @@ from reproductions.deeplense.settings import CLASSES, EXPERIMENTS, SURVEYS
 
 EPOCHS = {"train_loss": "loss", "train_accuracy": "accuracy", "val_loss": "val_loss",
           "val_accuracy": "val_accuracy"}  # fmt: skip
-TABLES = ("history.csv", "metrics.csv")
 
 
 def finish(folder, scale, name, seed, surveys):
@@ -45,7 +44,8 @@ def finish(folder, scale, name, seed, surveys):
             ))  # fmt: skip
     rows += diagnose(folder, scale, seed, about, kinds.get(1))
     if not scale.epochs[1]:  # as many as in the report: when does a network begin to learn?
-        _learning(folder, [name for name in found if EXPERIMENTS[name].task == 1], kinds.get(1))
+        networks = {name: one for name, one in found.items() if EXPERIMENTS[name].task == 1}
+        _learning(folder, networks, kinds.get(1))
     drawing.draw_results(folder, found, kinds)
     for task, survey in surveys.items():
         if (name_ := f"task{task}.report") in found:
@@ -58,8 +58,8 @@ def evaluate(here, names, seed):
     """Compute what an experiment came to; write metrics.csv and the tables of the report.
 
     Returns:
-        {"scored": {part: Scored}, "history": DataFrame}, and rows without what tells whose they
-        are.
+        {"scored": {part: Scored}, "history": DataFrame, "numbers": table of metrics.csv}, and rows
+        without what tells whose they are.
     """
     table, history = scores.read_scores(here / "scores.csv"), pd.read_csv(here / "history.csv")
     scored = measures.scored(table, names)
@@ -88,7 +88,7 @@ def evaluate(here, names, seed):
             split=f"{split}, {n_train if split == 'train' else n_test} objects",
         )  # fmt: skip
         rows.append(row | {key: number[key] for key in ("value", "sd", "low", "high")})
-    return {"scored": scored, "history": history}, rows
+    return {"scored": scored, "history": history, "numbers": frame}, rows
 
 
 def diagnose(folder, scale, seed, about, kind):
@@ -97,9 +97,8 @@ def diagnose(folder, scale, seed, about, kind):
         return []
     configs = diagnosis.plan(scale)
     base, seeds = configs["base"], range(seed, seed + scale.n_seeds)
-    title = "real data" if kind == "real" else "stand-in data"
     epochs = "1 epoch" if base.epochs == 1 else f"{base.epochs} epochs"
-    trained = f"{scale.n_objects[1]} objects of {title} and {epochs}"
+    trained = f"{scale.n_objects[1]} objects of {_told(kind)} and {epochs}"
     runs, table = diagnosis.write(folder, configs, seeds, trained)
     drawing.draw_diagnosis(table, folder / "diagnosis.png", trained)
     rows = []
@@ -146,12 +145,15 @@ def describe(survey, seed, folder):
     run.write_whole(folder / f"task{survey.task}.data.csv", text)
 
 
-def _learning(folder, names, kind):
-    found = {name: tuple(pd.read_csv(folder / name / table) for table in TABLES) for name in names}
-    if found:
+def _learning(folder, networks, kind):
+    if networks:
         counts = pd.read_csv(folder / "task1.data.csv").set_index("metric")["value"]
-        title = "real data" if kind == "real" else "stand-in data"
-        learning.write(folder, found, f"{counts['n_objects.train']:.0f} objects of {title}")
+        about = f"{counts['n_objects.train']:.0f} objects of {_told(kind)}"
+        learning.write(folder, networks, about)
+
+
+def _told(kind):
+    return "real data" if kind == "real" else "stand-in data"
 
 
 def _known(folder, task):

@@ -35,7 +35,7 @@ def run_folds(configs, survey, scale, seed, folder, options):
             todo.append(tasks.Task(name, (cell, config, fold), artefact, shape, config.batch))
     tasks.run_asked(
         todo,
-        partial(begin, survey.pack.folder.resolve(), scale, seed, folder, (*configs.values(),)),
+        partial(begin, survey.pack.folder.resolve(), scale, seed, folder, tuple(configs.values())),
         options,
         title="folds",
     )

@@ -1,6 +1,5 @@
 """What we wrote ourselves against the papers' own libraries; `make parity` makes the originals."""
 
-import importlib.util
 import json
 import re
 from functools import partial
@@ -14,6 +13,7 @@ from scipy.special import expit
 
 from cast_lens import backbones, checkpoints, layers, losses, optimizers, weights
 from tests.parity import cases
+from tests.scripts import load
 
 pytestmark = pytest.mark.parity
 
@@ -148,11 +148,7 @@ def test_two_branch_network_matches_in_scores_and_in_a_step_of_training(original
 
 @pytest.fixture(scope="module")
 def get_sglc2():
-    path = Path(__file__).parents[2] / "weights/get_sglc2.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(Path(__file__).parents[2] / "weights/get_sglc2.py")
 
 
 def test_a_saved_model_becomes_arrays_that_give_the_same_scores(

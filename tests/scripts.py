@@ -1,0 +1,11 @@
+"""Scripts that are in no package, such as those in weights/."""
+
+import importlib.util
+
+
+def load(path):
+    """Return the module of a script, anew each time."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
