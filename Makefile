@@ -36,7 +36,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 28
 	@echo "variables: SCALE=quick|hour|paper DATA=path EXPERIMENT=name SEED=n RESTART=1 REAL=1 EXTRAS=gpu,mock,..."
 	@echo "of reproduce-*, but active-learning: JOBS=processes DASK=address|local SLURM=1"
-	@echo "of reproduce-sglc2, -epfl and -nottingham: INIT=imagenet|random, and released for sglc2"
+	@echo "of reproduce-sglc2, -epfl and -nottingham: INIT=imagenet|random, released for the first two"
 	@echo "of reproduce-sglc2: PRECISION=bfloat16, for GPUs"
 	@echo "of check-data and pack: DATA=folder DTYPE=float32|float16; of bench: BENCH='fits pack'"
 	@echo "of mock-*: N=objects SEED=n QUIRKS=1 TELESCOPE=challenge|in-flight POPULATION=challenge|collett WORKERS=n"
@@ -132,6 +132,7 @@ verify-weights: $(MOCK_STAMP)  ## measure the released weights again, against th
 	$(BIN)/cast-lens mock --seed 2 --n 2000 sglc2
 	$(BIN)/cast-lens pack data/$(TESTED) --output runs/packs/$(TESTED)-pack
 	$(BIN)/python weights/release_sglc2.py --verify runs/packs/$(TESTED)-pack
+	$(BIN)/python weights/release_sglc1.py --verify
 	$(BIN)/python weights/release_deeplense.py --verify
 
 .venv-paper/installed: requirements-paper.txt

@@ -222,7 +222,7 @@ def train(bench, trial, here, bar):
     key = [settings.seed, trial.fold, trial.n, trial.start == SCRATCH]
     model = bench.shared.renew(
         "adapted", int(np.random.SeedSequence(key).generate_state(1)[0]),
-        build=partial(training_model, network.model, settings), compile_model=_compile,
+        build=partial(training_model, network.model, settings), compile_model=compile_model,
     )  # fmt: skip
     if trial.start != SCRATCH:
         model.set_weights(network.model.get_weights())
@@ -256,7 +256,7 @@ def train(bench, trial, here, bar):
     return model, [row["loss"] for row in kept.history]
 
 
-def _compile(model):
+def compile_model(model):
     """Compile a network: cross-entropy of a softmax of two, as Bom et al. (2022), Sec. 4.1."""
     on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
     model.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy",

@@ -83,7 +83,7 @@ class DataSet:
 
 
 def entrants(named=(), *, manifest=None):
-    """List networks: those named, or every released one.
+    """List networks: those named, or every released one that is described.
 
     Args:
         named: Names of releases, or files or folders with a description beside them.
@@ -100,8 +100,10 @@ def entrants(named=(), *, manifest=None):
 
     manifest = Path(manifest or weights.MANIFEST)
     listed = weights.read_manifest(manifest) if manifest.exists() else {}
+    if not named:  # those without a description a reproduction alone can build
+        named = [name for name in listed if described(name, manifest=manifest).exists()]
     found = []
-    for name in named or listed:
+    for name in named:
         fields = networks.read_description(described(name, manifest=manifest))
         found.append(Entrant(fields["name"], str(name), fields["survey"]))
     return found

@@ -1,8 +1,9 @@
 """Released networks, and those of users: a description in JSON, weights in safetensors, no more.
 
 weights/networks/NAME.json describes a release: backbone, branches with their bands and pixels,
-calibration. One's own network is a file or a folder of safetensors with such a description beside
-it: X.json beside X.safetensors, network.json in a folder.
+calibration; a release without one is a network that a reproduction alone can build. One's own
+network is a file or a folder of safetensors with such a description beside it: X.json beside
+X.safetensors, network.json in a folder.
 """
 
 import dataclasses
@@ -127,6 +128,12 @@ def open_network(named, *, manifest=weights.MANIFEST):
     else:
         files = weights.locate(str(named), manifest=manifest)
         described = manifest.parent / "networks" / f"{named}.json"
+        if str(named) in listed and not described.exists():
+            card = manifest.parent / listed[str(named)][0].card
+            raise DataError(
+                f"{described} is missing, for {named} is a network that a reproduction alone "
+                f"builds; see {card}, or name another release"
+            )
     fields = read_description(described)
     if str(named) in listed and fields["name"] != str(named):
         raise RunError(f"{described}: name is {fields['name']!r}, expected {str(named)!r}")

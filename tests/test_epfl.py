@@ -144,6 +144,13 @@ def test_weights_of_natural_images_go_everywhere_but_into_the_first_convolution(
     frozen = paper.settings.Config(bands=3, frozen=True)
     trunk = paper.network.build_trunk(frozen)
     assert all((w == 7).all() for w in trunk.get_weights())
+    known = of_images("b0", weights="imagenet", name="trunk_vis", shape=(101, 101, 3),
+                      batch_normalization=keras.layers.BatchNormalization)  # fmt: skip
+    model = SimpleNamespace(get_layer={"trunk_vis": known}.get)
+    monkeypatch.setattr(paper.network.networks, "open_network",
+                        lambda name: SimpleNamespace(model=model))  # fmt: skip
+    trunk = paper.network.build_trunk(replace(frozen, initial="released"))
+    assert all((w == 7).all() for w in trunk.get_weights())
 
 
 def test_the_loss_is_the_soft_margin_of_labels_of_plus_and_minus_one(paper):
@@ -187,6 +194,24 @@ def test_l2_adds_the_weight_times_the_coefficient_to_every_gradient(paper, monke
     assert len(before) == 8
     for start, plain, decayed in zip(before, after[0.0], after[0.1]):
         assert np.allclose(plain - decayed, 0.01 * 0.1 * start, atol=2e-6)
+
+
+def test_adamw_takes_the_same_share_off_every_weight(paper, monkeypatch):
+    monkeypatch.setattr(paper.network.backbones, "efficient_net", small_trunk)
+    after = {}
+    for l2 in (0.0, 0.1):
+        keras.utils.set_random_seed(3)
+        adamw = config(paper, l2=l2, augmented=False, optimizer="adamw")
+        model = paper.network.build_model(adamw, seed=0)
+        paper.network.compile_model(model, adamw)
+        assert not model.losses  # decoupled: no penalty that its moments would see
+        before = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+        images = branches(np.random.default_rng(0), 4)
+        model.train_on_batch(images, np.array([[0], [1], [0], [1]], np.float32))
+        after[l2] = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+    for start, plain, decayed in zip(before, after[0.0], after[0.1]):
+        assert np.allclose(plain - decayed, 0.01 * 0.1 * start, atol=2e-6)
+        assert not np.allclose(plain, start)
 
 
 def test_the_frozen_network_learns_its_last_layer_and_averages_statistics(paper, monkeypatch):
@@ -254,9 +279,11 @@ def test_in_training_mode_a_score_hangs_on_its_batch_and_the_statistics_stay(
 
 
 def test_both_label_rules_and_a_split_that_shares_nothing(paper, survey):
-    found = paper.survey.divide(survey, 50, 0)
-    assert {name: len(part) for name, part in found.parts.items()} == {"train": 40, "test": 10}
+    found = paper.survey.divide(survey, 50, 0, 0)
+    sizes = {name: len(part) for name, part in found.parts.items()}
+    assert sizes == {"train": 40, "test": 10, "whole": 10}
     assert len(found.rows) == len(set(found.rows)) == 50
+    assert sorted([*found.parts["train"], *found.parts["test"]]) == found.rows.tolist()
     catalog = survey.catalog
     added = found.labeled("source-added").catalog["label"]
     assert added.tolist() == catalog["n_sources"].tolist()
@@ -266,11 +293,21 @@ def test_both_label_rules_and_a_split_that_shares_nothing(paper, survey):
     assert official.tolist() == wanted.astype(int).tolist()
     assert official[added == 0].sum() == 0  # what has no source is no lens by either
     with pytest.raises(run.RunError, match="two or more of each class"):
-        paper.survey.divide(survey, 8, 0)
+        paper.survey.divide(survey, 8, 0, 0)
+
+
+def test_faint_sources_are_left_out_of_training_and_test_but_not_of_the_whole(paper, survey):
+    whole, bright = (paper.survey.divide(survey, N, least, 0) for least in (0, 50))
+    assert np.array_equal(bright.rows, whole.rows)
+    n_pix, added = (survey.catalog[name].to_numpy() for name in ("n_pix_source", "n_sources"))
+    for name in ("train", "test"):
+        kept = [row for row in whole.parts[name] if added[row] == 0 or n_pix[row] >= 50]
+        assert bright.parts[name].tolist() == kept and len(kept) < len(whole.parts[name])
+    assert bright.parts["whole"].tolist() == whole.parts["test"].tolist()
 
 
 def test_the_ceiling_is_that_of_an_oracle(paper, survey):
-    found = paper.survey.divide(survey, N, 0)
+    found = paper.survey.divide(survey, N, 0, 0)
     rows = paper.results.ceiling(found, {"n_train": 0})
     numbers = {row["metric"]: row["value"] for row in rows}
     added = survey.catalog["n_sources"].to_numpy()
@@ -347,11 +384,36 @@ def test_a_run_that_was_stopped_ends_with_the_same_files(paper, small, tmp_path,
 
 
 @pytest.mark.slow
+def test_what_is_left_out_is_scored_for_the_ceiling_alone(
+    paper, small, tmp_path, monkeypatch, capsys
+):
+    scale = replace(small, experiments=("table1.row8",), epochs=1, least_n_pix=50)
+    monkeypatch.setitem(paper.settings.SCALES, "quick", scale)
+    paper.main.main(["--output", str(tmp_path)])
+    folder = tmp_path / "epfl-stand-in-quick-seed0"
+    rows = pd.read_csv(folder / "reproduced.csv").set_index(["experiment", "metric"])
+    own, whole = (
+        scores.read_scores(folder / f"networks/table1.row8/{name}.csv")
+        for name in ("scores", "whole")
+    )
+    assert set(own["object_id"]) < set(whole["object_id"])
+    for name, table in (("table1.row8", own), ("table1.row8.all_sources", whole)):
+        pairs = [
+            (a > b) + 0.5 * (a == b)
+            for a in table.query("label == 1")["score"] for b in table.query("label == 0")["score"]
+        ]  # fmt: skip
+        assert rows.loc[(name, "roc_auc"), "value"] == pytest.approx(np.mean(pairs), rel=1e-9)
+    assert "sources of 50 pixels" in rows.loc[("table1.row8", "roc_auc"), "split"]
+    printed = capsys.readouterr().out
+    assert "fewer than 50 pixels" in printed and "on all sources, the faint ones too" in printed
+
+
+@pytest.mark.slow
 def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, survey, capsys):
     paper.main.main(["--output", str(tmp_path)])
     folder = tmp_path / "epfl-stand-in-quick-seed0"
     rows = pd.read_csv(folder / "reproduced.csv").set_index(["experiment", "metric"])["value"]
-    divided = paper.survey.divide(survey, N, 0)
+    divided = paper.survey.divide(survey, N, 0, 0)
     ids = survey.catalog["object_id"].to_numpy()
     for name in ("table1.row2", "table1.row8", "frozen.random_features"):
         table = scores.read_scores(folder / name / "scores.csv")
@@ -375,6 +437,7 @@ def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, surve
         assert (f"leak.{row}.redrawn", "roc_auc") in rows
     printed = capsys.readouterr().out
     assert "Verdict on the AUROC of 0.94" in printed and "**Unverified: stand-in data" in printed
+    assert ("table1.row8.all_sources", "roc_auc") not in rows  # nothing was left out
     for name in ("figure_1", "epochs", "batch_size"):
         assert (folder / f"{name}.png").stat().st_size > 5000
 

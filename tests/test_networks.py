@@ -154,7 +154,7 @@ def test_a_release_without_its_description_or_with_that_of_another_is_refused(re
     path = released.parent / "networks" / f"{NAME}.json"
     text = path.read_text()
     path.unlink()
-    with pytest.raises(DataError, match=f"{path} is missing.*or name a release"):
+    with pytest.raises(DataError, match=f"{path} is missing.*or name another release"):
         networks.open_network(NAME, manifest=released)
     path.write_text(text.replace(NAME, "small-v7"))
     with pytest.raises(RunError, match="name is 'small-v7', expected 'small-v0'"):
@@ -267,10 +267,17 @@ def test_what_can_run_code_is_refused_before_anything_else(head, tmp_path):
         networks.open_network(path)
 
 
-def test_every_release_of_the_repository_is_described(root):
+def test_every_release_of_the_repository_is_described_or_built_by_its_reproduction(root):
+    of_deeplense = load(root / "weights/release_deeplense.py").NETWORKS
     for name in weights.read_manifest():
-        fields = networks.read_description(root / "weights/networks" / f"{name}.json")
-        assert fields["name"] == name
+        path = root / "weights/networks" / f"{name}.json"
+        assert path.exists() != (name in of_deeplense)
+        assert not path.exists() or networks.read_description(path)["name"] == name
+
+
+def test_a_release_that_only_its_reproduction_builds_names_its_card(root):
+    with pytest.raises(DataError, match="reproduction alone.*cards/deeplense-task2-st"):
+        networks.open_network("deeplense-task2-stand-in-v0")
 
 
 @pytest.fixture

@@ -17,13 +17,14 @@ def write_scores(scorer, config, source, parts, scale, key, here):
         scorer: The Scorer, with the weights that are to be scored.
         config: The Config of the network.
         source: Labeled objects.
-        parts: {"train": rows, "test": rows}.
+        parts: As of the Survey.
         scale: The Scale of a network that is studied; None for others.
         key: Integers, those of the epoch the weights are from: the scores of the test set are
             those that chose it.
         here: Folder for scores.csv and, if it is studied, other_mode.csv (the test set in the
-            mode of the other method), train.csv (the training set), batch_size.csv (training mode,
-            a run a size and composition) and reality.csv (real images of another survey).
+            mode of the other method), whole.csv (the test set and the faint sources that a scale
+            leaves out), train.csv (the training set), batch_size.csv (training mode, a run a size
+            and composition) and reality.csv (real images of another survey).
     """
     n_train = len(parts["train"])
 
@@ -40,7 +41,8 @@ def write_scores(scorer, config, source, parts, scale, key, here):
         return
     other = table("test", "0", method=3 - config.method)
     scores.write_scores(other, here / "other_mode.csv")
-    scores.write_scores(table("train", "0"), here / "train.csv")
+    for name in ("whole", "train"):
+        scores.write_scores(table(name, "0"), here / f"{name}.csv")
     found = [
         table("test", f"b{size}.{draw}", method=2, key=[*key, size, draw], batch=size)
         for size in scale.sizes

@@ -48,7 +48,7 @@ def begin(place, scale, seed, folder):
         seed: Of the run.
         folder: Of the run.
     """
-    survey = divide(pack.open_pack(place), scale.n_objects, seed)
+    survey = divide(pack.open_pack(place), scale.n_objects, scale.least_n_pix, seed)
 
     def work(argument):
         name, config = argument

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from cast_lens import augment, backbones, layers
-from reproductions.epfl.settings import CONSTANTS, SIDES
+from cast_lens import augment, backbones, layers, networks
+from reproductions.epfl.settings import CONSTANTS, RELEASED, SIDES
 
 MOMENTUM = 0.9  # authors' code: PyTorch's default, which counts from the other end: 0.1
 INSTANCE_EPSILON = 1e-5  # authors' code: PyTorch's default
@@ -115,7 +115,7 @@ def build_body(config, shapes):
     if config.frozen:  # authors' code: no gradients; statistics are averaged nevertheless
         for variable in trunk.trainable_variables:
             variable.trainable = False
-    for variable in body.trainable_variables if config.l2 else ():
+    for variable in body.trainable_variables if config.l2 and config.optimizer == "sgd" else ():
         # PyTorch adds w times the coefficient to the gradient, for all parameters
         variable.regularizer = keras.regularizers.L2(config.l2 / 2)
     return body
@@ -124,18 +124,15 @@ def build_body(config, shapes):
 def build_trunk(config):
     """Build EfficientNet-B0 with its initial weights.
 
-    A first convolution of four bands is a new one, as in the authors' code: not one kernel of the
-    three bands of natural images is kept.
+    A first convolution of four bands is a new one, as in the authors' code: not one kernel for
+    three bands is kept.
     """
-    known = config.initial == "imagenet"
-    own = known and config.bands == 3 and config.normalization == "batch"
-    trunk = _efficient_net(config.bands, "imagenet" if own else None, config.normalization)
-    if known and not own:
-        of_images = _efficient_net(3, "imagenet", "batch")
-        for layer in filter(lambda layer: layer.weights, trunk.layers):
-            theirs = of_images.get_layer(layer.name).get_weights()
-            if [w.shape for w in theirs] == [w.shape for w in layer.get_weights()]:
-                layer.set_weights(theirs)
+    trunk = _efficient_net(config.bands, None, config.normalization)
+    known = known_trunk(config.initial)
+    for layer in filter(lambda layer: known and layer.weights, trunk.layers):
+        theirs = known.get_layer(layer.name).get_weights()
+        if [w.shape for w in theirs] == [w.shape for w in layer.get_weights()]:
+            layer.set_weights(theirs)
     if config.bands == 4:
         kernel = trunk.get_layer("stem_conv").kernel
         start = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # PyTorch's Conv2d
@@ -146,6 +143,15 @@ def build_trunk(config):
         if isinstance(layer, keras.layers.Dropout):  # drop-connect
             layer.rate = 0.0  # authors' code: the default of their package
     return trunk
+
+
+def known_trunk(initial):
+    """Return EfficientNet-B0 for three bands that has learned something; None for "random"."""
+    if initial == "imagenet":
+        return _efficient_net(3, "imagenet", "batch")
+    if initial == "released":
+        return networks.open_network(RELEASED).model.get_layer("trunk_vis")
+    return None
 
 
 def _efficient_net(bands, weights, kind):
@@ -190,10 +196,16 @@ def start_anew(trunk):
 
 
 def compile_model(model, config):
-    """Compile the network: SGD and the cross-entropy of one logit (Appendix)."""
+    """Compile the network: SGD and the cross-entropy of one logit (Appendix).
+
+    AdamW, like SGD with L2, takes the coefficient times the learning rate off every weight.
+    """
+    optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
+    if config.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.l2)
     on_cpu = keras.backend.backend() == "tensorflow"  # where XLA makes convolutions slow
     model.compile(
-        keras.optimizers.SGD(config.learning_rate, momentum=config.momentum),
+        optimizer,
         keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=False if on_cpu else "auto",
     )

@@ -32,13 +32,14 @@ def finish(folder, survey, scale, name, seed, initial):
         scale: The Scale.
         name: Its name.
         seed: Of the run.
-        initial: What the networks began with, "imagenet" or "random".
+        initial: What the networks began with, as of a Config.
     """
     about = {
         "paper": "epfl", "survey": "sglc2", "data": survey.kind, "scale": name,
         "software": run.software(), "n_train": len(survey.parts["train"]),
         "n_test": len(survey.parts["test"]),
-        "split": f"test, random 20 %, {len(survey.parts['test'])} objects; initial {initial}",
+        "split": f"test, random 20 %, {len(survey.parts['test'])} objects{left_out(scale)}; "
+                 f"initial {initial}",
     }  # fmt: skip
     reported = tables.read(Path(__file__).parents[1] / "reported.csv")
     done = [n for n in NETWORKS if (folder / "networks" / n / "history.csv").exists()]
@@ -50,7 +51,9 @@ def finish(folder, survey, scale, name, seed, initial):
     shown = {network: name_of(network, initial) for network in done}
     drawing.draw(folder, shown, scale, survey.title)
     found = {(row["experiment"], row["metric"]): row for row in rows}
-    text = verdict.write(found, scale=name, kind=survey.kind, initial=initial)
+    text = verdict.write(
+        found, scale=name, kind=survey.kind, initial=initial, least_n_pix=scale.least_n_pix
+    )
     run.write_whole(folder / "verdict.md", text)
     report.finish_run(folder, Path(__file__).parents[1], "epfl", rows)
     print(f"\n{text}")
@@ -60,10 +63,15 @@ def finish(folder, survey, scale, name, seed, initial):
 def name_of(network, initial):
     """Return the name of the experiment of a network.
 
-    A frozen network of random weights is another one: it has no features of natural images.
+    A frozen network that never saw natural images is another one.
     """
-    is_random = NETWORKS[network].frozen and initial == "random"
-    return f"{network}.random_features" if is_random else network
+    is_other = NETWORKS[network].frozen and initial != "imagenet"
+    return f"{network}.{initial}_features" if is_other else network
+
+
+def left_out(scale):
+    """Return words for the sources that a Scale leaves out, "" for none."""
+    return f", sources of {scale.least_n_pix} pixels or more" if scale.least_n_pix else ""
 
 
 def network_rows(folder, network, experiment, about, reported):
@@ -120,9 +128,9 @@ def delong(table):
 def studied_rows(folder, survey, network, scale, seed, about):
     """Return the rows of all that is asked of the best network of each method."""
     here, short = folder / "networks" / network, network.removeprefix("table1.")
-    own, other, train, batches = (
+    own, other, whole, train, batches = (
         scores.read_scores(here / f"{name}.csv")
-        for name in ("scores", "other_mode", "train", "batch_size")
+        for name in ("scores", "other_mode", "whole", "train", "batch_size")
     )
     mode = MODES[3 - NETWORKS[network].method]
     rows = experiment_rows(folder, f"{network}.{mode}", other, about)
@@ -135,7 +143,13 @@ def studied_rows(folder, survey, network, scale, seed, about):
         part = part.assign(run=part["run"].str.partition(".")[2])
         rows += experiment_rows(folder, f"batch_size.{short}.b{size}", part, about | _APART)
     rows += leak(pd.concat([train, own]), own, short, scale.splits, seed, about)
-    return rows + soft_ceiling(own, survey, short, about)
+    if scale.least_n_pix:
+        everyone = values(f"{network}.all_sources", {
+            "roc_auc": metrics.roc_auc(whole["label"], whole["score"])
+        }, about | {"split": f"test, random 20 %, {len(whole)} objects, all sources"})  # fmt: skip
+        everyone[0] |= delong(whole)
+        rows += everyone
+    return rows + soft_ceiling(whole, survey, short, about)
 
 
 _APART = {"n_train": 0, "n_test": 0}  # runs that share no training part
@@ -170,20 +184,20 @@ def leak(everything, own, short, n_splits, seed, about):
     return rows
 
 
-def soft_ceiling(own, survey, short, about):
+def soft_ceiling(whole, survey, short, about):
     """Return how well sources that meet the official definition, and others, are told from none."""
-    truth = survey.pack.catalog.set_index("object_id").loc[own["object_id"]]
+    truth = survey.pack.catalog.set_index("object_id").loc[whole["object_id"]]
     official = LABELS["official"](truth) == 1
-    none, rows = own["label"].to_numpy() == 0, []
+    none, rows = whole["label"].to_numpy() == 0, []
     parts = {"detectable": official, "undetectable": ~official & ~none}
     for name, part in parts.items():
-        table = own[part | none]
+        table = whole[part | none]
         if len(set(table["label"])) < 2:
             continue
         row = values(f"ceiling.{short}", {
             f"roc_auc_{name}": metrics.roc_auc(table["label"], table["score"])
         }, about)  # fmt: skip
-        row[0] |= delong(table)
+        row[0] |= delong(table) | {"split": "test, random 20 %, all sources"}
         rows += row
     return rows
 
@@ -214,7 +228,7 @@ def describe(survey, about):
     audit, table = survey.pack.audit, survey.pack.catalog
     added = LABELS["source-added"](table)
     shapes = {name: known["shape"] for name, known in survey.pack.manifest["arrays"].items()}
-    n_used = len(survey.rows)
+    n_used = len(survey.parts["train"]) + len(survey.parts["test"])
     numbers = {
         "n_objects": audit["n_catalog"],
         "n_bands": sum(shapes[name][2] for name in SIDES),

@@ -20,6 +20,7 @@ WITH_SOURCE, OFFICIAL_LENSES = 89_995, 49_213
 TEST_BATCH = 8  # Sec. IV.B; authors' code
 LARGEST_BATCH, LEAST_RATE = 128, 1e-9  # Sec. IV.C.1
 STEP = 7  # authors' code: StepLR(step_size=7, gamma=0.1)
+RELEASED = "sglc1-space-b0-stand-in-v0"  # in weights/, in the place of natural images
 SPLIT, SAMPLE, COMPOSITION, REDRAWN = 31, 32, 33, 34  # last words of seeds
 
 
@@ -37,11 +38,12 @@ class Config:
     normalization: str = "batch"  # or "instance" (Sec. IV.C), "nested" (authors' code, see network)
     bands: int = 4  # Sec. III.A; 3 are J, Y and H alone, of 66 pixels (Sec. IV.B.1)
     frozen: bool = False  # Sec. IV.B.1: whether the last layer alone is trained
+    optimizer: str = "sgd"  # authors' code; or "adamw", for few steps
     learning_rate: float = 0.01  # Sec. IV.C.1; authors' code
     momentum: float = 0.9  # authors' code
     schedule: str = "step"  # authors' code; or "text" (Sec. IV.C.1)
     stop: float | None = 0.04  # authors' code, where a mistake keeps it from acting; Sec. III.C
-    initial: str = "imagenet"  # Sec. III.A; or "random"
+    initial: str = "imagenet"  # Sec. III.A; or "released" (RELEASED), or "random"
     side: int = 200  # Sec. II: all of the image; less is its center alone
 
 
@@ -56,6 +58,7 @@ class Scale:
     sizes: tuple[int, ...]  # of test batches (Sec. IV.B, question 2)
     draws: int  # random compositions of each size
     splits: int = 100  # redrawn at evaluation; they cost nothing
+    least_n_pix: int = 0  # Sec. II: all; more leaves fainter sources out, of what tests too
 
 
 ROW7 = Config()
@@ -90,17 +93,22 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "table1.row8.eval_mode": ("table1.row8",),
     **dict.fromkeys(("batch_size", "leak", "ceiling", "reality"), STUDIED),
 }
+# Steps are few at these scales, so sources are bright and the optimizer is not the report's. Tried
+# with row 8 in batches of 8, on another stand-in: after 220 steps SGD of 0.01 was at chance and SGD
+# of 0.001 at an AUROC of 0.58, after 190 AdamW of 0.001 was at 0.60 and that of 0.0003 at 0.65.
+_FEW_STEPS = {
+    "initial": "released", "side": 96, "optimizer": "adamw", "learning_rate": 3e-4,
+}  # fmt: skip
+LEAST_N_PIX = 100  # of 20,000 stand-ins 19 % have a source of so many pixels
 SCALES = {
     "quick": Scale(
-        900,
-        (*(f"table1.row{n}" for n in (1, 2, 3, 5, 7, 8)), "frozen", "instance_norm",
-         "method1.authors_code", "official.row7"),
-        1, {"initial": "random", "side": 96}, (1, 8, 32, 128), 3,
+        3_000, ("table1.row1", "table1.row2", "table1.row7", "table1.row8", "frozen"), 2,
+        _FEW_STEPS, (1, 8, 32, 128), 3, least_n_pix=LEAST_N_PIX,
     ),
     # What two CPU cores do in an hour.
     "hour": Scale(
-        2_500, tuple(NETWORKS), 3, {"initial": "random", "side": 96},
-        (1, 2, 4, 8, 16, 32, 64, 128), 5,
+        5_000, tuple(NETWORKS), 3, _FEW_STEPS, (1, 2, 4, 8, 16, 32, 64, 128), 5,
+        least_n_pix=LEAST_N_PIX,
     ),
     "paper": Scale(
         100_000, tuple(NETWORKS), 10, {}, (1, 2, 4, 8, 16, 32, 64, 128), 10,

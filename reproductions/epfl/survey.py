@@ -41,11 +41,13 @@ class Survey:
 
     Attributes:
         pack: The Pack.
-        parts: {"train": rows, "test": rows}.
+        parts: {"train": rows, "test": rows, "whole": those of the test with faint sources too}.
+        rows: All that were drawn, ascending, those that a scale leaves out too.
     """
 
     pack: pack.Pack
     parts: dict[str, np.ndarray]
+    rows: np.ndarray
 
     @property
     def kind(self):
@@ -56,11 +58,6 @@ class Survey:
     def title(self):
         """As the pack's."""
         return self.pack.title
-
-    @property
-    def rows(self):
-        """All rows that are used, training and test."""
-        return np.sort(np.concatenate(list(self.parts.values())))
 
     def labeled(self, rule):
         """Return the objects with the labels of a rule, a key of `LABELS`."""
@@ -87,12 +84,13 @@ def load_data(data, *, real, n_objects, seed, output):
     return found
 
 
-def divide(found, n_objects, seed):
+def divide(found, n_objects, least_n_pix, seed):
     """Draw the objects that are used, and split them 80 to 20 (Sec. IV), at random as the authors.
 
     Args:
         found: The Pack.
         n_objects: At most.
+        least_n_pix: Sources of fewer pixels neither train nor test; 0 for all of the report.
         seed: Of the run.
 
     Returns:
@@ -106,7 +104,10 @@ def divide(found, n_objects, seed):
     split = folds.by_shares(
         found.catalog.iloc[rows], {"train": 4, "test": 1}, seed=word(seed, SPLIT), stratify=False
     )
-    survey = Survey(found, {name: rows[part] for name, part in split.items()})
+    split = {name: rows[part] for name, part in split.items()}
+    is_used = _is_bright(found.catalog, least_n_pix)
+    parts = {name: part[is_used[part]] for name, part in split.items()}
+    survey = Survey(found, parts | {"whole": split["test"]}, rows)
     for rule in LABELS:
         labels = survey.labeled(rule).catalog["label"].to_numpy()
         for name, part in survey.parts.items():
@@ -117,6 +118,11 @@ def divide(found, n_objects, seed):
                     f"(labels: {rule}), expected two or more of each class; name a larger survey"
                 )
     return survey
+
+
+def _is_bright(table, least_n_pix):
+    """Return whether each object has no source, or one of so many pixels above the noise."""
+    return (LABELS["source-added"](table) == 0) | (table["n_pix_source"] >= least_n_pix)
 
 
 def ground_images():

@@ -9,26 +9,33 @@ FAILING = 1 - OFFICIAL_LENSES / WITH_SOURCE
 NEEDED = (BEST_REPORTED - (1 - FAILING)) / FAILING
 
 
-def write(found, *, scale, kind, initial):
+def write(found, *, scale, kind, initial, least_n_pix):
     """Write the verdict as Markdown.
 
     Args:
         found: {(experiment, metric): row of reproduced.csv}.
         scale: Name of the scale.
         kind: "real" or "stand-in".
-        initial: "imagenet" or "random".
+        initial: As of a Config.
+        least_n_pix: Sources of fewer pixels neither trained nor tested; 0 for all.
 
     Returns:
         Text.
     """
     evidence = [*of_row(found), *of_ceiling(found), *of_leak(found), *of_modes(found)]
+    bright = (
+        f" Sources of fewer than {least_n_pix} pixels above the noise neither trained nor "
+        "tested, but where all sources are named."
+        if least_n_pix
+        else ""
+    )
     lines = [
         f"## Verdict on the AUROC of {BEST_REPORTED} (Method 2)",
         "",
         f"**{judge(found, scale=scale, kind=kind, initial=initial)}**",
         "",
         f"Data: {kind}; scale: {scale}; initial weights: {initial}. Intervals are 95 %, of the "
-        "test objects or of the random draws, not of trainings.",
+        f"test objects or of the random draws, not of trainings.{bright}",
         "",
         *(f"- {sentence}" for sentence in evidence),
     ]
@@ -72,6 +79,9 @@ def of_row(found):
                 f"Row {row}, the best of Method {method}: {_with_interval(known)}, the highest of "
                 "all epochs on the very objects that chose the epoch, as in the report."
             )
+        everyone = found.get((f"table1.row{row}.all_sources", "roc_auc"))
+        if everyone:
+            yield f"Row {row} on all sources, the faint ones too: {_with_interval(everyone)}."
 
 
 def of_ceiling(found):
@@ -94,8 +104,8 @@ def of_ceiling(found):
         others = found.get((f"ceiling.row{row}", "roc_auc_detectable"))
         if failing and others:
             yield (
-                f"Row {row} tells them with {_with_interval(failing)}, and the others with "
-                f"{_with_interval(others)}: {_against_needed(failing)}."
+                f"Of all sources row {row} tells these with {_with_interval(failing)}, and the "
+                f"others with {_with_interval(others)}: {_against_needed(failing)}."
             )
 
 

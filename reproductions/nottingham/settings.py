@@ -155,7 +155,7 @@ SCALES = {
         3_600, 400, 800,
         {"efficientnet_b0": 3, "lastro": 1, "lastro.original": 3,
          "planes.efficientnet_b0": 2, "planes.lastro.original": 2},
-        {"epochs": 12, "patience": 3}, _FEW_STEPS,
+        {"epochs": 8, "patience": 3}, _FEW_STEPS,
     ),
     "paper": Scale(
         18_000, 2_000, 10_000,
