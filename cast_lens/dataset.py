@@ -242,7 +242,11 @@ def as_tf_data(batches, *, first_epoch, repeat):
             tensor.set_shape((None, *leaf.shape[1:]))
         return keras.tree.pack_sequence_as(example, found)
 
-    return numbers.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
+    options = tf.data.Options()
+    # Nothing here is left to tune, and whoever drops an iterator waits for the tuner, which sleeps.
+    options.autotune.enabled = False
+    found = numbers.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
+    return found.with_options(options)
 
 
 def as_py_dataset(batches, *, first_epoch, repeat):

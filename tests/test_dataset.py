@@ -139,6 +139,11 @@ def test_tensors_have_the_shape_of_the_images_and_any_batch_size():
     assert tuple(labels.shape) == (None, 1)
 
 
+def test_the_tuner_of_tf_data_is_off_for_whoever_drops_an_iterator_waits_until_it_wakes():
+    found = dataset.as_tf_data(make(MemoryPack(9), np.arange(9)), first_epoch=0, repeat=True)
+    assert found.options().autotune.enabled is False
+
+
 @pytest.mark.parametrize("kind", [dataset.as_tf_data, dataset.as_py_dataset])
 def test_fit_sees_one_epoch_after_the_other_and_goes_on_where_it_stopped(kind):
     batches = make(MemoryPack(11), np.arange(10))

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from cast_lens import backbones, networks, weights
+from cast_lens import backbones, catalog, cutouts, metrics, networks, weights
 from cast_lens.data import DataError
 from cast_lens.run import RunError
 from tests.scripts import load
@@ -278,6 +278,17 @@ def test_every_release_of_the_repository_is_described_or_built_by_its_reproducti
 def test_a_release_that_only_its_reproduction_builds_names_its_card(root):
     with pytest.raises(DataError, match="reproduction alone.*cards/deeplense-task2-st"):
         networks.open_network("deeplense-task2-stand-in-v0")
+
+
+def test_the_released_b0_puts_real_lenses_before_real_others(real_data):
+    """Eight real cutouts of the first challenge: one order of 70 has all four lenses first."""
+    table, _ = catalog.read_sglc1(real_data / "sglc1/space_based", track="space")
+    table = table[table["path_VIS"].notna()]
+    images = [cutouts.read_cutout([path])[0] for path in table["path_VIS"]]
+    network = networks.open_network("sglc1-space-b0-stand-in-v0")
+    found = keras.ops.convert_to_numpy(network.model({"vis": np.stack(images)}))[:, 1]
+    assert table["label"].value_counts().to_dict() == {0: 4, 1: 4}
+    assert metrics.roc_auc(table["label"], found) > 15 / 16  # one pair of 16 the other way is less
 
 
 @pytest.fixture

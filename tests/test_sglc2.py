@@ -169,6 +169,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_files(paper, small, tmp_path,
     hold_killed_against_whole(paper.main.main, tmp_path, monkeypatch, last=120, kept="fold*/*")
 
 
+@pytest.mark.slow
 def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, survey, monkeypatch):
     second = "hjy_vis_repeated.none"  # of one network with the headline: one compilation
     small = replace(

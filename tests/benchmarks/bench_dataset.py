@@ -9,6 +9,9 @@ TensorFlow alone looks at no header, and so takes any file for good, and at no m
 
 How many two-branch objects a second come from a pack? All its objects in a new order each epoch.
 
+What does the tuner of tf.data cost, which `dataset` switches off? Whoever drops an iterator waits
+until it wakes, and it sleeps ever longer: most fits of a network took nearly twice their steps.
+
 What does a two-branch EfficientNet-B2 notice? Bar: the pack delivers at least 20 times what it
 consumes in training, and input takes less than 3 % of the processor time of training: time of the
 processor, for what other programs take must not count.
@@ -17,6 +20,7 @@ processor, for what other programs take must not count.
 import gc
 import tempfile
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -28,6 +32,7 @@ from tests.benchmarks import bench_fits, bench_pack
 
 BATCH, OBJECTS, REPEATS = 64, 1024, 9
 TRAINED, STEPS, TURNS = 16, 3, 5  # objects a step: 64 of them take 11 GB
+FIT_STEPS = 60  # of the small network
 SHAPES = {"vis": (200, 200, 1), "nir": (66, 66, 3)}
 OFFSET = 2880  # bytes of the header of the files that bench_fits writes
 ONE_EPOCH = {"first_epoch": 0, "repeat": False}
@@ -118,6 +123,28 @@ def fits_rows(size):
     return rows
 
 
+def tuner_rows():
+    """Measure fits that begin and end, with the tuner of tf.data and without."""
+    images = keras.Input((101, 101, 1), name="vis")
+    x = keras.layers.Conv2D(16, 5)(keras.layers.Conv2D(16, 5)(images))
+    model = keras.Model({"vis": images}, keras.layers.GlobalAveragePooling2D()(x))
+    model.compile("adam", "mse", jit_compile=False)
+    batch = {"vis": np.zeros((32, 101, 101, 1), np.float32)}, np.zeros((32, 16), np.float32)
+    batches = SimpleNamespace(steps=FIT_STEPS, read=lambda number: batch)
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(-1, TURNS):
+        for is_tuned in seconds if turn % 2 else (False, True):
+            options = tf.data.Options()
+            options.autotune.enabled = is_tuned
+            data = dataset.as_tf_data(batches, **ONE_EPOCH).with_options(options)
+            start = time.perf_counter()
+            model.fit(data, shuffle=False, verbose=0)
+            if turn >= 0:
+                seconds[is_tuned].append(time.perf_counter() - start)
+    ratio = np.array(seconds[True]) / np.array(seconds[False])
+    return [bench_fits.row("fit_with_tuner_over_without", ratio, "times as long")]
+
+
 def network():
     """Build and compile a two-branch EfficientNet-B2."""
     inputs = {name: keras.Input(shape, name=name) for name, shape in SHAPES.items()}
@@ -183,7 +210,7 @@ def rows(with_network=True):
         delivered = rates(ways, OBJECTS)
         found += [bench_fits.row(f"pack_{name}", v, "objects/s") for name, v in delivered.items()]
         if with_network:
-            found += network_rows(survey, delivered["tf_data"])
+            found += network_rows(survey, delivered["tf_data"]) + tuner_rows()
     return found
 
 
