@@ -23,19 +23,22 @@ def packed(name, named, *, real, n_objects, seed, output):
         The Pack, and the folder of the survey, or None if a pack was named.
 
     Raises:
-        PackError: If the folder holds no survey that is known.
+        PackError: If the folder holds no survey that is known, or another one.
         DataUnavailableError: If the archive is to be had and cannot be.
     """
     place = Path(named).expanduser() if named else kept(name)
-    if place and is_pack(place):
-        return opened(place, output), None
+    is_packed = bool(place and is_pack(place))
     if place is None and real:
         place = archive.get(name, "data")
     if place is None:
         print(f"no {name} here (make data-{name}, or DATA=): a stand-in of {n_objects} objects is "
               "made, once", file=sys.stderr)  # fmt: skip
         place = stand_in(name, output, n_objects, seed)
-    return opened(place, output), place
+    found = opened(place, output)
+    survey = found.manifest["identity"]["about.survey"]
+    if survey != name:
+        raise pack.PackError(f"{place}: found the survey {survey}, expected {name}; name another")
+    return found, None if is_packed else place
 
 
 def opened(place, output, *, title=None):

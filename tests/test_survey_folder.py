@@ -67,6 +67,11 @@ def test_a_pack_that_is_named_is_opened_as_it_is(elsewhere, packing, monkeypatch
     monkeypatch.setattr(pack, "open_pack", lambda place: opened if place.name == "mine-pack" else 0)
     assert ask("mine-pack", elsewhere) == (opened, None)
     assert packing == []
+    opened.manifest["identity"]["about.survey"] = "sglc1-space"
+    with pytest.raises(
+        pack.PackError, match="-pack: found the survey sglc1-space, expected sg"
+    ):
+        ask("mine-pack", elsewhere)
 
 
 def test_the_pack_of_a_table_is_refused(elsewhere, packing, monkeypatch):

@@ -63,7 +63,7 @@ from pathlib import Path
 
 from cast_lens import data, run, survey_folder, tasks
 from reproductions.epfl import jobs, results
-from reproductions.epfl.settings import EXPERIMENTS, NETWORKS, SCALES, config_of
+from reproductions.epfl.settings import EXPERIMENTS, NETWORKS, RELEASED, SCALES, config_of
 from reproductions.epfl.survey import divide, load_data
 
 
@@ -76,6 +76,12 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
     changes = scale.changes | ({"initial": options.init} if options.init else {})
+    wanted = {n for name in run.choose(EXPERIMENTS, options.experiment) for n in EXPERIMENTS[name]}
+    configs = {
+        n: config_of(n, scale, changes) for n in NETWORKS
+        if n in wanted and (options.experiment or n in scale.experiments)
+    }  # fmt: skip
+    initial = config_of(next(iter(NETWORKS)), scale, changes).initial
     found = load_data(
         options.data, real=options.real, n_objects=scale.n_objects, seed=options.seed,
         output=output,
@@ -88,14 +94,10 @@ def main(arguments=None):
         "sha256": data.sha256(found.folder / "manifest.json"), "seed": options.seed,
         "scale": options.scale,
     } | run.versions() | ({"init": options.init} if options.init else {})  # fmt: skip
+    if initial == "released":
+        identity["released"] = RELEASED
     path = output / f"epfl-{survey.kind}-{options.scale}-seed{options.seed}"
-    wanted = {n for name in run.choose(EXPERIMENTS, options.experiment) for n in EXPERIMENTS[name]}
-    configs = {
-        n: config_of(n, scale, changes) for n in NETWORKS
-        if n in wanted and (options.experiment or n in scale.experiments)
-    }  # fmt: skip
     with run.folder(path, identity, restart=options.restart) as folder:
         survey_folder.note(found, folder)
         jobs.run_networks(configs, survey, scale, options.seed, folder, options)
-        initial = config_of(next(iter(NETWORKS)), scale, changes).initial
         results.finish(folder, survey, scale, options.scale, options.seed, initial)

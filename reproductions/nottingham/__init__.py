@@ -55,6 +55,10 @@ def main(arguments=None):
     tasks.add_options(parser)
     options = parser.parse_args(arguments)
     scale, output = SCALES[options.scale], Path(options.output)
+    chosen = run.choose(EXPERIMENTS, options.experiment)
+    cells = [cell for cell in scale.runs if cell in {EXPERIMENTS[name] for name in chosen}]
+    if not cells:
+        raise run.RunError(f"scale {options.scale} does not train {', '.join(chosen)}")
     pack = data.load_data(
         options.data, real=options.real, n_objects=scale.n_train + scale.n_test,
         seed=options.seed + PACK_SEED, output=output,
@@ -62,10 +66,6 @@ def main(arguments=None):
     if options.data_only:
         return
     survey = data.divide(pack, scale, options.seed)
-    chosen = run.choose(EXPERIMENTS, options.experiment)
-    cells = [cell for cell in scale.runs if cell in {EXPERIMENTS[name] for name in chosen}]
-    if not cells:
-        raise run.RunError(f"scale {options.scale} does not train {', '.join(chosen)}")
     survey = data.with_challenge(survey, chosen, scale, options.seed + CHALLENGE_SEED, output)
     real = data.real_cutouts(data.real_place())
     changes = {"initial": options.init} if options.init else {}

@@ -51,6 +51,7 @@ def main(arguments=None):
     changes |= {"precision": options.precision}
     where = {"real": options.real, "seed": options.seed, "output": output}
     n_objects = scale.n_sample + (scale.n_test or 0)
+    chosen = run.choose(EXPERIMENTS, options.experiment)
     survey, place = load_data(options.data, n_objects=n_objects, **where)
     if options.data_only:
         return
@@ -65,7 +66,7 @@ def main(arguments=None):
     if options.precision != "float32":
         identity["precision"] = options.precision
     path = output / f"sglc2-{survey.kind}-{options.scale}-seed{options.seed}"
-    chosen, networks = run.choose(EXPERIMENTS, options.experiment), Networks()
+    networks = Networks()
     wanted = {EXPERIMENTS[name] for name in chosen}
     cells = [cell for cell in scale.cells if cell in wanted] or sorted(wanted)
     with run.folder(path, identity, restart=options.restart) as folder:
