@@ -68,9 +68,7 @@ def test_a_pack_that_is_named_is_opened_as_it_is(elsewhere, packing, monkeypatch
     assert ask("mine-pack", elsewhere) == (opened, None)
     assert packing == []
     opened.manifest["identity"]["about.survey"] = "sglc1-space"
-    with pytest.raises(
-        pack.PackError, match="-pack: found the survey sglc1-space, expected sg"
-    ):
+    with pytest.raises(pack.PackError, match="-pack: found the survey sglc1-space, expected sg"):
         ask("mine-pack", elsewhere)
 
 
