@@ -151,13 +151,16 @@ def readable(compared):
     def spread(row, prefix):
         return f"{number(row[f'{prefix}auc'])} ± {number(row[f'{prefix}auc_sd'])}".rstrip(" ±")
 
+    def bounds(row, of):
+        low, high = row[f"low_{of}"], row[f"high_{of}"]
+        return "none" if pd.isna(low) else f"[{number(low)}, {number(high)}]"
+
     return pd.DataFrame([
         {
             "network": row["network"], "AUROC": spread(row, ""),
             "against": row["other"], "its AUROC": spread(row, "other_"), "trainings": row["runs"],
             "difference": number(row["difference"], sign=True),
-            "95 % over objects": f"[{number(row['low_objects'])}, {number(row['high_objects'])}]",
-            "95 % over trainings": f"[{number(row['low_runs'])}, {number(row['high_runs'])}]",
+            "95 % over objects": bounds(row, "objects"), "95 % over trainings": bounds(row, "runs"),
             "p of each training (DeLong)": row["delong_p"], "the network is": row["reading"],
         }
         for _, row in compared.iterrows()
