@@ -103,7 +103,7 @@ def draw_sizes(areas, path, title):
         path: PNG to write.
         title: Of the figure.
     """
-    figure, axes = figures.figure_with_axes(7.5, 4.8)
+    figure, axes = figures.figure_with_axes(8.5, 4.8)
     for k, (name, of_sizes) in enumerate(areas.items()):
         color, shift = figures.COLORS[k], 1.04 ** (2 * k - 1)  # beside one another
         sizes = np.array(list(of_sizes)) * shift
@@ -120,5 +120,5 @@ def draw_sizes(areas, path, title):
     axes.set_xticks(labels, map(str, labels))
     axes.set(xlabel="objects in a test batch (bars: sd of random compositions)",
              ylabel="AUROC of the test set", title=title)  # fmt: skip
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figures.save(figure, path)
