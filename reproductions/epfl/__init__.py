@@ -6,7 +6,7 @@ Machine-learning-project-gravitational-lense-finding-challenge.
 
 Data: II SGLC, 100,000 objects in VIS (200 x 200 pixels) and J, Y, H (66 x 66).
 Command: make reproduce-epfl [DATA=...] [SCALE=quick|hour|paper] [EXPERIMENT=table1.row8|leak|...]
-Hardware: quick, two CPU cores, eight minutes; hour, an hour on the same. Paper scale is 15
+Hardware: quick, two CPU cores, seven minutes; hour, half an hour on the same. Paper scale is 15
 trainings of up to ten epochs of 144,000 objects of 200 x 200 pixels; a GPU is needed.
 
 Departures of the report from the code, both being experiments where that is possible:

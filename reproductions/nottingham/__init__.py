@@ -7,8 +7,8 @@ github.com/mariogeiger/lensfinder-euclid.
 Data: I SGLC, space track, 20,000 labelled images in VIS (101 x 101): the first 18,000 by ID train,
 the last 2,000 stop and test, as in the report.
 Command: make reproduce-nottingham [DATA=...] [SCALE=quick|hour|paper] [EXPERIMENT=name]
-Hardware: quick and hour, two CPU cores. Paper scale is some forty trainings of 1.8 million images
-of 101 x 101 pixels; a GPU is needed.
+Hardware: quick, two CPU cores, eight minutes; hour, an hour on the same. Paper scale is some forty
+trainings of 1.8 million images of 101 x 101 pixels; a GPU is needed.
 
 Departures:
  1. Keras 3 instead of 2; EfficientNetB0 is that of the package `efficientnet`: the one of Keras
