@@ -243,17 +243,27 @@ def train(bench, trial, here, bar):
     done = kept.restore(model)
     bar.update(done)
     if done < settings.epochs:
-        # Falling to nearly 0, so that batch normalization has seen the weights it ends with.
-        falling = keras.callbacks.LearningRateScheduler(
-            lambda epoch: rate * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
-        )
         shown = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: bar.update())
         model.fit(
             dataset.feed(batches, first_epoch=done, repeat=True), steps_per_epoch=batches.steps,
             initial_epoch=done, epochs=settings.epochs, shuffle=False, verbose=0,
-            callbacks=[falling, kept, shown],
+            callbacks=[falling(rate, settings.epochs), kept, shown],
         )  # fmt: skip
     return model, [row["loss"] for row in kept.history]
+
+
+def falling(rate, epochs):
+    """Return a callback that lets the learning rate fall as half a cosine.
+
+    It ends at nearly 0, so that batch normalization has seen the weights it ends with.
+
+    Args:
+        rate: The first.
+        epochs: Of the training.
+    """
+    return keras.callbacks.LearningRateScheduler(
+        lambda epoch: rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    )
 
 
 def compile_model(model):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 
-from cast_lens import checkpoints, run
+from cast_lens import checkpoints, intervals, metrics, run
 from cast_lens.data import DataError
 from cast_lens.run import RunError
 from cast_lens.weights_files import COLUMNS, MANIFEST, ORIGINS, WeightsFile, read_manifest
@@ -78,6 +78,31 @@ def write_metrics(rows, folder):
     kept = told[told["name"] != rows[0]["name"]]
     found = pd.DataFrame(rows) if kept.empty else pd.concat([kept, pd.DataFrame(rows)])
     run.write_whole(path, found.to_csv(index=False, lineterminator="\n"))
+
+
+def measure(name, survey, labels, values, wanted, *, draws, seed):
+    """Measure scores; return rows for `write_metrics`, with 95 % intervals by the bootstrap.
+
+    Args:
+        name: Of the release.
+        survey: Words for the objects.
+        labels: Shape (objects,).
+        values: Scores or logits, shape (objects,).
+        wanted: {metric: function of labels and scores}.
+        draws: Of the bootstrap.
+        seed: Likewise.
+    """
+    bounds = intervals.bootstrap(labels, values, wanted, draws=draws, seed=seed)
+    return [
+        {"name": name, "survey": survey, "metric": row["metric"], "value": row["value"],
+         "low": bounds[row["metric"]].low, "high": bounds[row["metric"]].high}
+        for row in metrics.evaluate(labels, values, wanted)
+    ]  # fmt: skip
+
+
+def title(source):
+    """Return what a packed stand-in is called: mock-sglc2-seed2, with the number of its objects."""
+    return f"{source.folder.name.removesuffix('-pack')}, {len(source.catalog)} objects"
 
 
 def metrics_lines(rows):

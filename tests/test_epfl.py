@@ -180,38 +180,36 @@ def test_instance_normalization_is_pytorchs_without_weights(paper, kind):
     assert isinstance(outer, keras.layers.BatchNormalization) == (kind == "nested")
 
 
+def one_step(paper, **changes):
+    """Return the weights of a small network before and after a step, and its penalties."""
+    keras.utils.set_random_seed(3)
+    changed = config(paper, augmented=False, **changes)
+    model = paper.network.build_model(changed, seed=0)
+    paper.network.compile_model(model, changed)
+    before = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+    images = branches(np.random.default_rng(0), 4)
+    model.train_on_batch(images, np.array([[0], [1], [0], [1]], np.float32))
+    after = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+    return before, after, model.losses
+
+
 def test_l2_adds_the_weight_times_the_coefficient_to_every_gradient(paper, monkeypatch):
     monkeypatch.setattr(paper.network.backbones, "efficient_net", small_trunk)
-    after = {}
-    for l2 in (0.0, 0.1):
-        keras.utils.set_random_seed(3)
-        model = paper.network.build_model(config(paper, l2=l2, augmented=False), seed=0)
-        paper.network.compile_model(model, config(paper))
-        before = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
-        images = branches(np.random.default_rng(0), 4)
-        model.train_on_batch(images, np.array([[0], [1], [0], [1]], np.float32))
-        after[l2] = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+    before, plain, _ = one_step(paper, l2=0.0)
+    _, decayed, _ = one_step(paper, l2=0.1)
     assert len(before) == 8
-    for start, plain, decayed in zip(before, after[0.0], after[0.1]):
-        assert np.allclose(plain - decayed, 0.01 * 0.1 * start, atol=2e-6)
+    for start, one, two in zip(before, plain, decayed):
+        assert np.allclose(one - two, 0.01 * 0.1 * start, atol=2e-6)
 
 
 def test_adamw_takes_the_same_share_off_every_weight(paper, monkeypatch):
     monkeypatch.setattr(paper.network.backbones, "efficient_net", small_trunk)
-    after = {}
-    for l2 in (0.0, 0.1):
-        keras.utils.set_random_seed(3)
-        adamw = config(paper, l2=l2, augmented=False, optimizer="adamw")
-        model = paper.network.build_model(adamw, seed=0)
-        paper.network.compile_model(model, adamw)
-        assert not model.losses  # decoupled: no penalty that its moments would see
-        before = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
-        images = branches(np.random.default_rng(0), 4)
-        model.train_on_batch(images, np.array([[0], [1], [0], [1]], np.float32))
-        after[l2] = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
-    for start, plain, decayed in zip(before, after[0.0], after[0.1]):
-        assert np.allclose(plain - decayed, 0.01 * 0.1 * start, atol=2e-6)
-        assert not np.allclose(plain, start)
+    before, plain, none = one_step(paper, l2=0.0, optimizer="adamw")
+    _, decayed, losses = one_step(paper, l2=0.1, optimizer="adamw")
+    assert not none and not losses  # decoupled: no penalty that its moments would see
+    for start, one, two in zip(before, plain, decayed):
+        assert np.allclose(one - two, 0.01 * 0.1 * start, atol=2e-6)
+        assert not np.allclose(one, start)
 
 
 def test_the_frozen_network_learns_its_last_layer_and_averages_statistics(paper, monkeypatch):
@@ -383,6 +381,13 @@ def test_a_run_that_was_stopped_ends_with_the_same_files(paper, small, tmp_path,
     hold_killed_against_whole(paper.main.main, tmp_path, monkeypatch, last=80, kept="networks/*/*")
 
 
+def area_of_pairs(table):
+    return np.mean([
+        (a > b) + 0.5 * (a == b)
+        for a in table.query("label == 1")["score"] for b in table.query("label == 0")["score"]
+    ])  # fmt: skip
+
+
 @pytest.mark.slow
 def test_what_is_left_out_is_scored_for_the_ceiling_alone(
     paper, small, tmp_path, monkeypatch, capsys
@@ -398,11 +403,7 @@ def test_what_is_left_out_is_scored_for_the_ceiling_alone(
     )
     assert set(own["object_id"]) < set(whole["object_id"])
     for name, table in (("table1.row8", own), ("table1.row8.all_sources", whole)):
-        pairs = [
-            (a > b) + 0.5 * (a == b)
-            for a in table.query("label == 1")["score"] for b in table.query("label == 0")["score"]
-        ]  # fmt: skip
-        assert rows.loc[(name, "roc_auc"), "value"] == pytest.approx(np.mean(pairs), rel=1e-9)
+        assert rows.loc[(name, "roc_auc"), "value"] == pytest.approx(area_of_pairs(table), rel=1e-9)
     assert "sources of 50 pixels" in rows.loc[("table1.row8", "roc_auc"), "split"]
     printed = capsys.readouterr().out
     assert "fewer than 50 pixels" in printed and "on all sources, the faint ones too" in printed
@@ -418,11 +419,7 @@ def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, surve
     for name in ("table1.row2", "table1.row8", "frozen.random_features"):
         table = scores.read_scores(folder / name / "scores.csv")
         assert table["object_id"].tolist() == ids[divided.parts["test"]].tolist()
-        pairs = [
-            (a > b) + 0.5 * (a == b)
-            for a in table.query("label == 1")["score"] for b in table.query("label == 0")["score"]
-        ]  # fmt: skip
-        assert rows[name, "roc_auc"] == pytest.approx(np.mean(pairs), rel=1e-9)
+        assert rows[name, "roc_auc"] == pytest.approx(area_of_pairs(table), rel=1e-9)
         history = pd.read_csv(folder / name / "history.csv")  # the epoch that is best
         assert rows[name, "roc_auc"] == pytest.approx(history["roc_auc"].max(), rel=1e-9)
     claims = pd.read_csv(folder / "claims.csv", keep_default_na=False)

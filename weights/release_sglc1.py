@@ -7,7 +7,6 @@ that `networks.open_network` reads. `--verify` measures what was released once m
 """
 
 import argparse
-import math
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from cast_lens import (
     dataset,
     features,
     folds,
-    intervals,
     metrics,
     networks,
     own_clip,
@@ -114,11 +112,11 @@ def main(arguments=None):
     text = CARD.format(
         name=NAME, side=branch.side, pixel_scale=branch.pixel_scale,
         percents=" and ".join(f"{each:g}" for each in own_clip.PERCENTS),
-        n_train=len(parts["train"]), n_held=len(held_out), survey=title(source),
+        n_train=len(parts["train"]), n_held=len(held_out), survey=weights_release.title(source),
         epochs=EPOCHS, batch=BATCH, rate=RATE,
         software=f"Keras {keras.version()}, {keras.backend.backend()}",
         history="\n".join(f"| {n} | {value:.4f} |" for n, value in enumerate(history, 1)),
-        tested=f"{title(tested)} of another seed",
+        tested=f"{weights_release.title(tested)} of another seed",
         n_lens=tested.catalog["label"].sum(), draws=DRAWS,
         scores=weights_release.metrics_lines(rows), loss=loss,
     )  # fmt: skip
@@ -130,11 +128,6 @@ def stand_in(n_objects, seed):
     """Return the pack of a stand-in, made once."""
     place = survey_folder.stand_in(SURVEY, RUNS, n_objects, seed)
     return survey_folder.opened(place, RUNS)
-
-
-def title(source):
-    """Return what a packed stand-in is called, with the number of its objects."""
-    return f"{source.folder.name.removesuffix('-pack')}, {len(source.catalog)} objects"
 
 
 def train(source, rows):
@@ -166,14 +159,11 @@ def train(source, rows):
         objects=lambda epoch, step: ids[batches.rows(epoch * batches.steps + step)],
     )  # fmt: skip
     done = kept.restore(model)
-    falling = keras.callbacks.LearningRateScheduler(
-        lambda epoch: RATE * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2
-    )
     if done < EPOCHS:
         model.fit(
             dataset.feed(batches, first_epoch=done, repeat=True), steps_per_epoch=batches.steps,
             initial_epoch=done, epochs=EPOCHS, shuffle=False, verbose=2,
-            callbacks=[falling, kept],
+            callbacks=[adapting_training.falling(RATE, EPOCHS), kept],
         )  # fmt: skip
     inference.set_weights(model.get_weights())
     return inference, [row["loss"] for row in kept.history]
@@ -219,12 +209,10 @@ def measure(tested):
     weights.load_into(model, NAME, manifest=FOLDER / weights.MANIFEST.name)
     labels = tested.catalog["label"].to_numpy()
     values = logits(model, tested, np.arange(len(labels)))
-    limits = intervals.bootstrap(labels, values, MEASURED, draws=DRAWS, seed=TEST_SEED)
-    return [
-        {"name": NAME, "survey": title(tested), "metric": row["metric"], "value": row["value"],
-         "low": limits[row["metric"]].low, "high": limits[row["metric"]].high}
-        for row in metrics.evaluate(labels, values, MEASURED)
-    ]  # fmt: skip
+    survey = weights_release.title(tested)
+    return weights_release.measure(
+        NAME, survey, labels, values, MEASURED, draws=DRAWS, seed=TEST_SEED
+    )
 
 
 if __name__ == "__main__":

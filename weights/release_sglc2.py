@@ -15,8 +15,6 @@ from scipy.special import logit
 
 from cast_lens import (
     checkpoints,
-    intervals,
-    metrics,
     networks,
     pack,
     purity,
@@ -158,12 +156,10 @@ def measure(tested):
     everything = range(len(tested.catalog))
     table = training.score(model, config, tested, everything, run_key=0, n_train=0)
     labels, values = table["label"].to_numpy(), table["score"].to_numpy()
-    bounds = intervals.bootstrap(labels, values, MEASURED, draws=DRAWS, seed=SEED)
-    return [
-        {"name": RELEASED, "survey": title(tested), "metric": row["metric"], "value": row["value"],
-         "low": bounds[row["metric"]].low, "high": bounds[row["metric"]].high}
-        for row in metrics.evaluate(labels, values, MEASURED)
-    ]  # fmt: skip
+    survey = weights_release.title(tested)
+    return weights_release.measure(
+        RELEASED, survey, labels, values, MEASURED, draws=DRAWS, seed=SEED
+    )
 
 
 def card(folder, tested, rows, loss):
@@ -189,14 +185,9 @@ def card(folder, tested, rows, loss):
         name=RELEASED, survey="a stand-in II SGLC of 20,000 objects, seed 0",
         n_train=held_out["n_train"].iloc[0], n_test=len(held_out),
         software=f"Keras {made['keras']}, {made['backend']}",
-        history="\n".join(trained), stages="\n".join(stages), tested=title(tested),
+        history="\n".join(trained), stages="\n".join(stages), tested=weights_release.title(tested),
         n_lens=labels.sum(), draws=DRAWS, scores=weights_release.metrics_lines(rows), loss=loss,
     )  # fmt: skip
-
-
-def title(tested):
-    """Return what a packed survey is called: mock-sglc2-seed2, with the number of its objects."""
-    return f"{tested.folder.name.removesuffix('-pack')}, {len(tested.catalog)} objects"
 
 
 if __name__ == "__main__":

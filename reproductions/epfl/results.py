@@ -125,6 +125,12 @@ def delong(table):
     return bounds._asdict()
 
 
+def area(experiment, metric, table, about):
+    """Return the row of an AUROC of one run, with DeLong's interval, in a list."""
+    rows = values(experiment, {metric: metrics.roc_auc(table["label"], table["score"])}, about)
+    return [rows[0] | delong(table)]
+
+
 def studied_rows(folder, survey, network, scale, seed, about):
     """Return the rows of all that is asked of the best network of each method."""
     here, short = folder / "networks" / network, network.removeprefix("table1.")
@@ -144,11 +150,8 @@ def studied_rows(folder, survey, network, scale, seed, about):
         rows += experiment_rows(folder, f"batch_size.{short}.b{size}", part, about | _APART)
     rows += leak(pd.concat([train, own]), own, short, scale.splits, seed, about)
     if scale.least_n_pix:
-        everyone = values(f"{network}.all_sources", {
-            "roc_auc": metrics.roc_auc(whole["label"], whole["score"])
-        }, about | {"split": f"test, random 20 %, {len(whole)} objects, all sources"})  # fmt: skip
-        everyone[0] |= delong(whole)
-        rows += everyone
+        split = f"test, random 20 %, {len(whole)} objects, all sources"
+        rows += area(f"{network}.all_sources", "roc_auc", whole, about | {"split": split})
     return rows + soft_ceiling(whole, survey, short, about)
 
 
@@ -172,13 +175,9 @@ def leak(everything, own, short, n_splits, seed, about):
         drawn = rng.permutation(len(everything))[: len(own)]
         if len(set(labels[drawn])) == 2:
             areas[k] = metrics.roc_auc(labels[drawn], logits[drawn])
-    rows = values(f"leak.{short}.fixed", {"roc_auc": metrics.roc_auc(own["label"], own["score"])},
-                  about)  # fmt: skip
-    rows[0] |= delong(own)
+    rows = area(f"leak.{short}.fixed", "roc_auc", own, about)
     trained = everything[~everything["object_id"].isin(own["object_id"])]
-    memory = {"roc_auc": metrics.roc_auc(trained["label"], trained["score"])}
-    rows += values(f"leak.{short}.training_objects", memory, about)
-    rows[1] |= delong(trained)
+    rows += area(f"leak.{short}.training_objects", "roc_auc", trained, about)
     redrawn = {"experiment": f"leak.{short}.redrawn", "metric": "roc_auc"}
     rows.append(tables.summarize(areas, **redrawn, **about | _APART))
     return rows
@@ -189,16 +188,12 @@ def soft_ceiling(whole, survey, short, about):
     truth = survey.pack.catalog.set_index("object_id").loc[whole["object_id"]]
     official = LABELS["official"](truth) == 1
     none, rows = whole["label"].to_numpy() == 0, []
+    about = about | {"split": "test, random 20 %, all sources"}
     parts = {"detectable": official, "undetectable": ~official & ~none}
     for name, part in parts.items():
         table = whole[part | none]
-        if len(set(table["label"])) < 2:
-            continue
-        row = values(f"ceiling.{short}", {
-            f"roc_auc_{name}": metrics.roc_auc(table["label"], table["score"])
-        }, about)  # fmt: skip
-        row[0] |= delong(table) | {"split": "test, random 20 %, all sources"}
-        rows += row
+        if len(set(table["label"])) == 2:
+            rows += area(f"ceiling.{short}", f"roc_auc_{name}", table, about)
     return rows
 
 

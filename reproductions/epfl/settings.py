@@ -105,7 +105,7 @@ SCALES = {
         3_000, ("table1.row1", "table1.row2", "table1.row7", "table1.row8", "frozen"), 3,
         _FEW_STEPS, (1, 8, 32, 128), 3, least_n_pix=LEAST_N_PIX,
     ),
-    # What two CPU cores do in an hour.
+    # What two CPU cores do in half an hour.
     "hour": Scale(
         5_000, tuple(NETWORKS), 3, _FEW_STEPS, (1, 2, 4, 8, 16, 32, 64, 128), 5,
         least_n_pix=LEAST_N_PIX,
