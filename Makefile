@@ -134,6 +134,7 @@ verify-weights: $(MOCK_STAMP)  ## measure the released weights again, against th
 	$(BIN)/python weights/release_sglc2.py --verify runs/packs/$(TESTED)-pack
 	$(BIN)/python weights/release_sglc1.py --verify
 	$(BIN)/python weights/release_deeplense.py --verify
+	$(BIN)/python weights/release_nottingham.py --verify
 
 .venv-paper/installed: requirements-paper.txt
 	$(PAPER_PYTHON) -m venv .venv-paper

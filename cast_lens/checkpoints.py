@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from cast_lens.run import RunError, write_whole
 
 STATE, BEST = "state.safetensors", "best.safetensors"
+OBJECTS, NAMED = "not-finite.txt", 128  # more objects than that go into the file
 EVERY = 16  # batches between two looks at the loss, for each makes the host wait for a GPU
 _REMEDY = "remove it, or train anew with --restart"
 
@@ -80,8 +81,8 @@ class Checkpoint(keras.callbacks.Callback):
             return
         named, since = "", batch - batch % self.every
         if self.objects:
-            ids = [k for step in range(since, batch + 1) for k in self.objects(self._epoch, step)]
-            named = f" of {len(ids)} objects: {', '.join(map(str, ids))}"
+            steps = range(since, batch + 1)
+            named = self._named([str(k) for step in steps for k in self.objects(self._epoch, step)])
         where = (
             f"batch {batch + 1}" if since == batch else f"one of batches {since + 1} to {batch + 1}"
         )
@@ -89,6 +90,13 @@ class Checkpoint(keras.callbacks.Callback):
             f"{self.folder}: the loss is {logs['loss']} in epoch {self._epoch + 1}, after {where}"
             f"{named}; the state before this epoch is kept, nothing is reported"
         )
+
+    def _named(self, ids):
+        """Return the objects of some batches as a message has them; many go into a file."""
+        if len(ids) <= NAMED:
+            return f" of {len(ids)} objects: {', '.join(ids)}"
+        write_whole(self.folder / OBJECTS, "".join(f"{k}\n" for k in ids))
+        return f" of {len(ids)} objects, which {self.folder / OBJECTS} names"
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the state, after the best weights if these are."""

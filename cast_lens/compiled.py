@@ -2,6 +2,8 @@
 
 import keras
 
+from cast_lens import data
+
 
 class Networks:
     """One compiled network of each kind.
@@ -12,6 +14,7 @@ class Networks:
 
     def __init__(self):
         self.compiled = {}
+        keep_programs()
 
     def renew(self, kind, seed, *, build, compile_model):
         """Return the network of a kind as it is before training.
@@ -43,3 +46,17 @@ class Networks:
                 raise RuntimeError(f"{variable.path} would become {other.path}")
             variable.assign(other.value)
         return model
+
+
+def keep_programs():
+    """Let JAX keep what it compiles in the user's cache, unless it was told another folder.
+
+    Each process compiles for itself, the network of Bom et al. (2022) one to three minutes long on
+    an H200; the second to ask for a program reads it within seconds.
+    """
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(data.cache_folder() / "jax"))

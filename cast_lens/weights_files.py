@@ -29,6 +29,11 @@ class WeightsFile:
         survey: What the network was trained on.
         data: "real", or "stand-in" for simulated images of ours.
         network: What it is, in words.
+        paper: Module of reproductions/ that has it, or "" if none has.
+        experiment: Of that paper, "" likewise.
+        scale: Of that experiment, "" likewise.
+        metric: The one of metrics.csv that says most.
+        commit: Of this repository, that it was trained with.
         source: Who trained it.
         licence: Of the weights.
         card: Path of the model card below weights/.
@@ -42,6 +47,11 @@ class WeightsFile:
     survey: str
     data: str
     network: str
+    paper: str
+    experiment: str
+    scale: str
+    metric: str
+    commit: str
     source: str
     licence: str
     card: str

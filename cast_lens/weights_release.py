@@ -13,13 +13,16 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 
-from cast_lens import checkpoints, intervals, metrics, run
+from cast_lens import checkpoints, intervals, metrics, provenance, run
 from cast_lens.data import DataError
 from cast_lens.run import RunError
 from cast_lens.weights_files import COLUMNS, MANIFEST, ORIGINS, WeightsFile, read_manifest
 
 MAX_FILE = 16 << 20  # bytes; each file of a release is smaller
-ABOUT = ("url", "survey", "data", "network", "source", "licence", "card")
+ABOUT = (
+    "url", "survey", "data", "network", "paper", "experiment", "scale", "metric", "commit",
+    "source", "licence", "card",
+)  # fmt: skip
 
 METRICS = "metrics.csv"  # the scores of all cards
 TOLERANCE = 2e-3  # ASSUMED: what another processor's rounding may change of a metric
@@ -66,6 +69,14 @@ def release(model, folder, name, about, *, inputs):
     return rows, loss
 
 
+def commit_of(folder):
+    """Return the commit that a run was last gone on with, or that of here if no run tells one."""
+    path = Path(folder) / run.ORIGIN
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))[-1]["commit"]
+    return provenance.here()["commit"]
+
+
 def write_metrics(rows, folder):
     """Put the scores of a card into metrics.csv, in the place of those of the same release.
 
@@ -98,6 +109,17 @@ def measure(name, survey, labels, values, wanted, *, draws, seed):
          "low": bounds[row["metric"]].low, "high": bounds[row["metric"]].high}
         for row in metrics.evaluate(labels, values, wanted)
     ]  # fmt: skip
+
+
+def area_change(exact, rows):
+    """Return what float16 adds to the area under the ROC curve, as a card tells it.
+
+    Args:
+        exact: Rows of `measure` of the network before it was released.
+        rows: Those of the released one, of the same objects.
+    """
+    areas = [{row["metric"]: row["value"] for row in found}["roc_auc"] for found in (exact, rows)]
+    return f"{areas[1] - areas[0]:+.1g}"
 
 
 def title(source):

@@ -7,6 +7,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tests.benchmarks import bench_gpu, gpu_steps
@@ -149,7 +150,12 @@ def test_windows_leave_the_first_steps_out_and_wait_for_the_device(monkeypatch):
     monkeypatch.setattr(gpu_steps.time, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(gpu_steps, "tell", lambda **said: told.append(said))
     monkeypatch.setattr(gpu_steps, "wait", lambda: None)
-    windows = gpu_steps.Windows("training", 8, 5.0, settled.append, lambda: 7)
+
+    def settle(step):
+        settled.append(step)
+        return float(step)
+
+    windows = gpu_steps.Windows("training", 8, 5.0, settle, lambda: 7)
     for step in range(1000):
         clock.now += 30.0 if step == 0 else 0.1
         windows.step(step)
@@ -159,6 +165,15 @@ def test_windows_leave_the_first_steps_out_and_wait_for_the_device(monkeypatch):
     assert told[1]["rates"] == pytest.approx([80.0] * 5) and told[1]["first"] == 30
     assert told[1]["peak"] == 7
     assert settled == sorted(set(settled)) and settled[-1] == step
+
+
+def test_a_training_that_loses_its_numbers_is_not_measured(monkeypatch):
+    monkeypatch.setattr(gpu_steps, "tell", lambda **said: None)
+    monkeypatch.setattr(gpu_steps, "wait", lambda: None)
+    windows = gpu_steps.Windows("training", 8, 5.0, float, lambda: 7)
+    windows.step(0.7)
+    with pytest.raises(ArithmeticError, match="training gives nan"):
+        windows.step(np.nan)
 
 
 def test_activations_are_those_of_the_convolutions():
@@ -174,3 +189,16 @@ def test_without_a_gpu_it_says_how_to_run_on_a_cpu(monkeypatch):
     monkeypatch.setattr(bench_gpu.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="no NVIDIA GPU here.*--smallest"):
         bench_gpu.main([])
+
+
+def test_the_page_on_clusters_shows_what_was_measured(root):
+    """Its lines are those of the files that came from the machine, figure by figure."""
+    page = (root / "docs/cluster.md").read_text(encoding="utf-8")
+    results = root / "tests/benchmarks/results"
+    with open(results / "h200.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    numbers = ("objects_per_second", "low", "high", "of_floor", "peak_gib", "first_step_s")
+    for row in rows:
+        row |= {key: float(row[key]) if row[key] else None for key in numbers}
+        assert bench_gpu.shown(row | {"compiled": row["compiled"] == "True"}) in page
+    assert len(rows) == 4

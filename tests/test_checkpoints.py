@@ -132,6 +132,16 @@ def test_the_loss_is_looked_at_before_anything_is_written(untrained, tmp_path, e
     assert not (tmp_path / checkpoints.STATE).exists()
 
 
+def test_many_objects_are_named_in_a_file(untrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "NAMED", 3)
+    labels = np.zeros(20)
+    labels[3] = np.nan
+    with pytest.raises(RunError, match=r"of 14 objects, which .*not-finite.txt names") as error:
+        train(tmp_path, 1, labels=labels, every=16, model=untrained())
+    named = (tmp_path / checkpoints.OBJECTS).read_text().split()
+    assert len(named) == 14 and "200021" in named and "200021" not in str(error.value)
+
+
 def test_a_loss_that_is_no_number_stops_and_names_the_objects(whole, tmp_path):
     model, _ = train(tmp_path, 1)
     before = (tmp_path / checkpoints.STATE).read_bytes()

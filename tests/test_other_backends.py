@@ -155,3 +155,15 @@ def test_images_on_the_device_and_bfloat16_hold_under_another_backend(backend, r
         "'tests/test_device_arrays.py', 'tests/test_precision.py']))"
     )
     under(backend, root, code)
+
+
+def test_jax_keeps_its_programs_where_it_is_told(root, tmp_path, monkeypatch):
+    code = (
+        "import sys, jax; from cast_lens import compiled; compiled.Networks(); "
+        "found = jax.config.jax_compilation_cache_dir; assert found == sys.argv[1], found"
+    )
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("CAST_LENS_CACHE", str(tmp_path))
+    under("jax", root, code, tmp_path / "jax")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "other"))
+    under("jax", root, code, tmp_path / "other")

@@ -65,6 +65,18 @@ def test_trunks_compute_in_bfloat16_and_all_variables_are_float32():
     assert precision.is_bfloat16(model) and not precision.is_bfloat16(network())
 
 
+def test_what_lost_its_numbers_on_a_gpu_stays_exact():
+    from cast_lens import backbones
+
+    images = keras.Input((32, 32, 3), name="vis")
+    inner = backbones.efficient_net("b0", name="trunk_vis", shape=(32, 32, 3), weights=None)
+    pooled = keras.layers.GlobalAveragePooling2D()(inner(images))
+    model = precision.use_bfloat16(keras.Model(images, keras.layers.Dense(2)(pooled)))
+    of = {name: inner.get_layer(name).compute_dtype for name in (*precision.EXACT, "stem_conv")}
+    assert of == {"block1a_project_conv": "float32", "stem_conv": "bfloat16"}
+    assert precision.is_bfloat16(model)
+
+
 def test_scores_are_float32_and_within_the_digits_of_bfloat16():
     exact, fast = pair()
     wanted, found = (model.predict(images(64), verbose=0) for model in (exact, fast))

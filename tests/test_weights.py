@@ -20,7 +20,9 @@ from tests.loopback import publish, reply
 
 ABOUT = {
     "url": "https://example.org/weights/", "survey": "a mock, with a comma", "data": "stand-in",
-    "network": "two dense trunks", "source": "this test", "licence": "MIT", "card": "cards/m.md",
+    "network": "two dense trunks", "paper": "", "experiment": "", "scale": "",
+    "metric": "roc_auc", "commit": "0" * 40,
+    "source": "this test", "licence": "MIT", "card": "cards/m.md",
 }  # fmt: skip
 IMAGES = {
     "vis": np.random.default_rng(1).normal(1e-12, 1e-12, (6, 4, 4, 1)).astype(np.float32),

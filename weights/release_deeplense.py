@@ -83,7 +83,8 @@ Measured on {tested}:
 {scores}
 
 Kernels are released in float16, which changes no probability by more than {loss:.2g}
-of itself; loaded, they are float32.
+of itself and the
+roc_auc by {area}; loaded, they are float32.
 """
 
 
@@ -112,14 +113,19 @@ def publish(name, folder):
     few = {"image": data.Resized(tested.pack, config.side).batch("image", tested.rows[:256])}
     about = {
         "url": "", "survey": f"deeplense{config.task}", "data": "stand-in", "network": known.what,
-        "source": "cast_lens", "licence": "MIT", "card": f"cards/{name}.md",
+        "paper": "deeplense", "experiment": known.experiment, "scale": "paper",
+        "metric": "roc_auc", "commit": weights_release.commit_of(folder), "source": "cast_lens",
+        "licence": "MIT", "card": f"cards/{name}.md",
     }  # fmt: skip
     # Of a logit near 0 a relative difference says nothing, so the loss is one of probabilities.
     probable = keras.Model(model.input, keras.layers.Softmax()(model.output))
+    exact = measure(name, tested, model)
     _, loss = weights.release(probable, FOLDER, name, about, inputs=few)
     rows = measure(name, tested)
     weights_release.write_metrics(rows, FOLDER)
-    text = card(name, config, folder, tested, rows, loss)
+    text = card(
+        name, config, folder, tested, rows, loss=loss, area=weights_release.area_change(exact, rows)
+    )
     run.write_whole(FOLDER / about["card"], text)
     print(text)
 
@@ -139,10 +145,12 @@ def stand_in(name):
     return data.Survey(task, found, np.arange(len(found.catalog)))
 
 
-def measure(name, tested):
-    """Score a Survey with a released network; return rows of metrics.csv."""
-    model, config = build(name)
-    weights.load_into(model, name, manifest=FOLDER / weights.MANIFEST.name)
+def measure(name, tested, model=None):
+    """Score a Survey with a released network, or another; return rows of metrics.csv."""
+    built, config = build(name)
+    if model is None:
+        model = built
+        weights.load_into(model, name, manifest=FOLDER / weights.MANIFEST.name)
     parts = {"validation": tested.rows, "test": tested.rows}
     table = training.score(model, config, tested, {"train": np.arange(0)} | parts)
     one = measures.scored(table, CLASSES[config.task])["test"]
@@ -154,7 +162,7 @@ def measure(name, tested):
     ]
 
 
-def card(name, config, folder, tested, rows, loss):
+def card(name, config, folder, tested, rows, **told):
     """Return the model card, all of its numbers from files."""
     known = NETWORKS[name]
     here, names = folder / known.experiment, CLASSES[config.task]
@@ -170,7 +178,7 @@ def card(name, config, folder, tested, rows, loss):
         software=f"Keras {made['keras']}, {made['backend']}",
         history="\n".join(f"| {one.epoch} | {one.loss:.4f} | {one.val_loss:.4f} |"
                           for one in pd.read_csv(here / "history.csv").itertuples()),
-        tested=title(tested), counts=count, loss=loss,
+        tested=title(tested), counts=count, **told,
         scores=weights_release.metrics_lines(rows),
     )  # fmt: skip
 

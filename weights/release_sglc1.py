@@ -82,7 +82,8 @@ of which {n_lens} are lenses; intervals are 95 %, by {draws} bootstrap draws.
 {scores}
 
 Kernels are released in float16, which changes no probability, however small, by more than
-{loss:.2g} of itself; loaded, they are float32.
+{loss:.2g} of itself and the
+roc_auc by {area}; loaded, they are float32.
 """
 
 
@@ -99,10 +100,13 @@ def main(arguments=None):
     parts = folds.by_shares(source.catalog, SHARES, seed=TRAIN_SEED, groups=["plane"])
     model, history = train(source, parts["train"])
     about = {
-        "url": "", "survey": SURVEY, "data": "stand-in", "source": "cast_lens", "licence": "MIT",
-        "network": "EfficientNet-B0, VIS repeated", "card": f"cards/{NAME}.md",
+        "url": "", "survey": SURVEY, "data": "stand-in",
+        "network": "EfficientNet-B0, VIS repeated", "paper": "", "experiment": "", "scale": "",
+        "metric": "roc_auc", "commit": weights_release.commit_of(RUNS / NAME),
+        "source": "cast_lens", "licence": "MIT", "card": f"cards/{NAME}.md",
     }  # fmt: skip
     few = {INPUT: tested.batch(INPUT, range(min(256, len(tested.catalog))))}
+    exact = measure(tested, model)
     _, loss = weights.release(model, FOLDER, NAME, about, inputs=few)
     held_out = parts["held out"]
     describe(source.catalog["label"].to_numpy()[held_out], logits(model, source, held_out))
@@ -119,6 +123,7 @@ def main(arguments=None):
         tested=f"{weights_release.title(tested)} of another seed",
         n_lens=tested.catalog["label"].sum(), draws=DRAWS,
         scores=weights_release.metrics_lines(rows), loss=loss,
+        area=weights_release.area_change(exact, rows),
     )  # fmt: skip
     run.write_whole(FOLDER / about["card"], text)
     print(text)
@@ -203,10 +208,11 @@ def describe(labels, held_out):
     networks.write_description(FOLDER / "networks" / f"{NAME}.json", fields)
 
 
-def measure(tested):
-    """Score a stand-in with the released network; return rows of metrics.csv."""
-    model = networks.build_model(BACKBONE, BRANCHES)
-    weights.load_into(model, NAME, manifest=FOLDER / weights.MANIFEST.name)
+def measure(tested, model=None):
+    """Score a stand-in with the released network, or another; return rows of metrics.csv."""
+    if model is None:
+        model = networks.build_model(BACKBONE, BRANCHES)
+        weights.load_into(model, NAME, manifest=FOLDER / weights.MANIFEST.name)
     labels = tested.catalog["label"].to_numpy()
     values = logits(model, tested, np.arange(len(labels)))
     survey = weights_release.title(tested)

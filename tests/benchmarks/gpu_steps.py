@@ -64,7 +64,8 @@ class Windows:
         work: "training" or "predicting".
         batch: Objects in a step.
         seconds: Length of all windows.
-        settle: Function of what a step returned that waits until the device has done it.
+        settle: Function of what a step returned that waits until the device has done it, and
+            returns a number that has to be finite.
         memory: Function that returns the peak memory in bytes.
 
     Attributes:
@@ -84,9 +85,9 @@ class Windows:
         self.pending.append(result)
         if self.is_warm and time.perf_counter() - self.begun < self.seconds:
             if len(self.pending) > AHEAD:
-                self.settle(self.pending.popleft())
+                self._wait(self.pending.popleft())
             return
-        self.settle(result)
+        self._wait(result)
         self.pending.clear()
         if self.is_warm:
             self.rates.append(self.steps * self.batch / (time.perf_counter() - self.begun))
@@ -103,6 +104,11 @@ class Windows:
             tell(stage="measured", work=self.work, rates=self.rates, first=self.first,
                  peak=self.memory())  # fmt: skip
 
+    def _wait(self, result):
+        found = self.settle(result)
+        if not math.isfinite(found):
+            raise ArithmeticError(f"{self.work} gives {found}: the speed of that says nothing")
+
     def _begin(self):
         self.steps, self.begun = 0, time.perf_counter()
 
@@ -118,6 +124,8 @@ def keras_steps(c):
     check_device(about, c)
     model = build(c["network"])
     activations = count(model)
+    if c["network"] == "two_branch_b2":  # the paper's own: what it compiles, no training needs to
+        model = headline(shapes)
     if c["precision"] == "bfloat16":
         precision.use_bfloat16(model)
     model.compile(optimizers.RAdam(), "sparse_categorical_crossentropy", jit_compile=c["compiled"])
@@ -173,6 +181,16 @@ def build(name):
     features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     return keras.Model(inputs, keras.layers.Dense(2, "softmax")(joined))
+
+
+def headline(shapes):
+    """Build the network of Bom et al. (2022) that their headline is of."""
+    from reproductions.sglc2 import network, settings
+
+    model = network.build_model(settings.config_of(settings.HEADLINE, {"initial": "random"}), 0)
+    bands = {branch: shape[-1] for branch, shape in shapes.items()}
+    network.set_bounds(model, {b: (np.full(n, LOWER), np.full(n, UPPER)) for b, n in bands.items()})
+    return model
 
 
 def trunk(variant, name, shape):
