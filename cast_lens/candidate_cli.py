@@ -168,6 +168,13 @@ def _purity(subparsers, command):
     )
     add_shared(b, "scores")
     b.add_argument(
+        "--labels",
+        type=Path,
+        nargs="+",
+        metavar="CSV",
+        help="exports of the grading page, or tables of object_id,label (those of the scores)",
+    )
+    b.add_argument(
         "--prevalence",
         type=float,
         nargs="+",

@@ -193,6 +193,22 @@ def _labelled(scored, options):
     return scored.assign(label=scored["object_id"].map(rule).astype("int64"))
 
 
+def _graded(scored, options):
+    """Return the scored objects that a table of --labels has a label of."""
+    from cast_lens import ranking
+    from cast_lens.run import RunError
+
+    table = ranking.read_labels(options.labels).dropna(subset=["label"])
+    known = scored["object_id"].map(dict(zip(table["object_id"], table["label"])))
+    if not known.notna().any():
+        raise RunError(
+            f"{options.labels[0]}: found a label of none of the {len(scored)} objects of "
+            f"{options.scores}, such as {scored['object_id'].iloc[0]}; expected the same IDs"
+        )
+    kept = scored[known.notna()]
+    return kept.assign(label=known[known.notna()].astype("int64")).reset_index(drop=True)
+
+
 def answer_purity(options):
     """Say how many lenses are among the best N objects of a survey."""
     from cast_lens import purity, selection_figures, selection_tables
@@ -200,10 +216,14 @@ def answer_purity(options):
     from cast_lens.scores import escape_cell
 
     scored = selection_tables.read_scored(options.scores, run=options.run)
+    n_survey, draws = options.objects or len(scored), {"draws": options.draws, "seed": options.seed}
+    if options.labels:
+        scored = _graded(scored, options)
     if "label" not in scored:
-        raise RunError(f"{options.scores} has no labels; purity needs a labelled sample")
+        raise RunError(
+            f"{options.scores} has no labels; label a random sample of it and name it by --labels"
+        )
     labels, logits = scored["label"].to_numpy(), scored["logit"].to_numpy()
-    n_survey, draws = options.objects or len(labels), {"draws": options.draws, "seed": options.seed}
     inspected = [n for n in options.inspect if n <= n_survey] or [n_survey]
     made = purity.calibrate(
         labels, logits, method=options.method, folds=options.folds, seed=options.seed

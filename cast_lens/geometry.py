@@ -20,6 +20,7 @@ from scipy.interpolate import make_interp_spline
 ALIKE = 1e-3  # ASSUMED: scales this near (0.1 pixels at the edge of 200) are one, and kept exact
 SQUARE = 1e-2  # ASSUMED: pixels this near to squares are squares
 SCALES = (1e-3, 60.0)  # ASSUMED: arcsec; a header that says another scale says nothing
+DIGITS = 12  # of a degree, behind the point; what rounding leaves of 0 is no position
 _DISTORTION = re.compile(rb"[AB]P?_|CPDIS|CQDIS|D2IM|D[PQW]\d")  # astropy's, not wcslib's
 KEYWORDS = ("PIXSCALE", "PIXELSCL", "SECPIX", "PIXSCAL1")  # arcsec a pixel, by custom
 
@@ -72,7 +73,9 @@ def middle(header, shape):
             pair = pair or _by_astropy(header, center)
     except Exception:  # noqa: BLE001, astropy raises whatever malformed cards lead to
         return None
-    return pair if pair and np.isfinite(pair).all() else None
+    if not pair or not np.isfinite(pair).all():
+        return None
+    return round(pair[0], DIGITS) % 360.0, round(pair[1], DIGITS)
 
 
 def _by_astropy(header, pixel):

@@ -54,7 +54,7 @@ def _shortcuts(subparsers, command):
         "shortcuts",
         commands.find_shortcuts,
         "does a network read the lens? AUCs with the lens hidden",
-        "cast-lens shortcuts cutouts --labels labels.csv --model sglc2-stand-in-v0",
+        "cast-lens shortcuts cutouts --labels labels.csv --model sglc2-stand-in-v0 --bands i,u,g,r",
     )
     add = one.add_argument
     add("images", type=Path, help="labelled folder, table, pack, or one FITS file")

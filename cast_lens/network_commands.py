@@ -10,9 +10,11 @@ def explain_candidates(options):
     """Show what the ranks of candidates rest on: LIME, occlusion and Grad-CAM."""
     from pathlib import Path
 
-    from cast_lens import candidates, explaining, networks, run
+    from cast_lens import run
 
     with run.native_log():
+        from cast_lens import candidates, explaining, networks
+
         table = candidates.read(options.candidates)
         about = about_of(options)
         output = options.output or Path(options.candidates) / "explained"
@@ -46,9 +48,11 @@ def explain_candidates(options):
 
 def find_shortcuts(options):
     """Test whether a network reads the lens or something that goes with it."""
-    from cast_lens import run, shortcuts
+    from cast_lens import run
 
     with run.native_log():
+        from cast_lens import shortcuts
+
         found = find_images(options, _asked_bands(options))
         if options.labels:
             found = shortcuts.with_labels(found, options.labels)
@@ -83,9 +87,11 @@ def build_matrix(options):
     """Score every network on every data set, with intervals and paired tests."""
     from functools import partial
 
-    from cast_lens import matrix, run
+    from cast_lens import run
 
     with run.native_log():
+        from cast_lens import matrix
+
         bands, labels = dict(options.bands), dict(options.labels)
         surveys = dict(options.survey)
         sets = [

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cast_lens import intervals, metrics, scores
-from cast_lens.run import write_whole
+from cast_lens.run import RunError, write_whole
 
 KEY = ["paper", "experiment", "survey", "data", "scale", "metric"]
 REPRODUCED = [
@@ -18,8 +18,18 @@ REPRODUCED = [
 
 
 def read(path):
-    """Read one of the three files as text columns, empty where nothing is written."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    """Read one of the three files as text columns, empty where nothing is written.
+
+    Raises:
+        RunError: If there is no such file.
+    """
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path} is not here; run this in the clone of cast_lens, or name its folder "
+            "reproductions by --reproductions"
+        ) from error
 
 
 def cell(rows, paper, experiment, metric):

@@ -176,6 +176,16 @@ def test_middle_by_the_cards_is_that_of_astropy_by_the_header(cards):
         assert found == pytest.approx(expected, rel=1e-13, abs=1e-11) and 0 <= found[0] < 360
 
 
+def test_where_the_sky_begins_is_0_and_not_what_rounding_leaves():
+    """The real images of the first challenge have their middle at 0, 0; 4.3e-31 came out."""
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 51.0,
+                          "CRPIX2": 51.0, "CRVAL1": 0.0, "CRVAL2": 0.0, "CDELT1": -3e-5,
+                          "CDELT2": 3e-5})  # fmt: skip
+    assert geometry.middle(header, (101, 101)) == (0.0, 0.0)
+    header["CRVAL1"] = -1e-13
+    assert geometry.middle(header, (101, 101)) == (0.0, 0.0)
+
+
 def test_units_by_custom_are_read_as_the_standard_ones():
     cards = fits.Header(TAN | {"CUNIT1": "DEG", "CUNIT2": "DEG"}).tostring().encode()
     plain = fits.Header(TAN).tostring().encode()

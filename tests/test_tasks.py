@@ -323,3 +323,55 @@ def test_slurm_without_its_configuration_says_where_it_belongs(tmp_path, dask):
     pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue (EXTRAS=cluster)")
     with pytest.raises(run.RunError, match="expected in ~/.config/dask/jobqueue.yaml"):
         tasks.run_tasks(task_work.make(tmp_path, 1), task_work.begin, jobs=1, slurm=True)
+
+
+SBATCH = """#!/bin/sh
+# What sbatch does, here and now: start the script, say its number.
+echo "$@" >> "$SLURM_STAND_IN/asked"
+cp "$1" "$SLURM_STAND_IN/script"
+setsid sh "$1" > "$SLURM_STAND_IN/log" 2>&1 &
+echo "$!"
+"""
+SCANCEL = """#!/bin/sh
+kill -- -"$1" 2> /dev/null
+echo "$1" >> "$SLURM_STAND_IN/ended"
+"""
+JOBQUEUE = """jobqueue:
+  slurm:
+    queue: gpu
+    cores: 1
+    memory: 2GB
+    walltime: "00:10:00"
+    interface: lo
+    job-extra-directives: ["--gres=gpu:1"]
+"""
+
+
+def test_slurm_is_asked_for_jobs_that_do_the_tasks(tmp_path, dask, monkeypatch, root):
+    """dask-jobqueue itself, against programs that do what sbatch and scancel do."""
+    pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue (EXTRAS=cluster)")
+    place = tmp_path / "slurm"
+    place.mkdir()
+    for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
+    (place / "jobqueue.yaml").write_text(JOBQUEUE)
+    code = (
+        "import sys; from pathlib import Path; from cast_lens import tasks; "
+        "from tests import task_work; "
+        "todo = task_work.make(Path(sys.argv[1]), 4, shapes=2); "
+        "tasks.run_tasks(todo, task_work.begin, jobs=2, slurm=True)"
+    )
+    environment = os.environ | {
+        "PATH": f"{place}:{os.environ['PATH']}", "DASK_CONFIG": str(place),
+        "SLURM_STAND_IN": str(place),
+        "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=place, text=True,
+                          env=environment, capture_output=True, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:] + (place / "log").read_text()[-3000:]
+    todo = task_work.make(tmp_path, 4, shapes=2)
+    assert [len(ended(task)) for task in todo] == [1] * 4
+    assert len((place / "asked").read_text().splitlines()) == 2
+    script = (place / "script").read_text()
+    assert "#SBATCH -p gpu" in script and "#SBATCH --gres=gpu:1" in script

@@ -829,3 +829,27 @@ def test_locale_zone_mask_and_odd_folder_change_no_byte(at, root, tmp_path, chan
     assert ended.returncode == 0, ended.stderr.decode()[-500:]
     assert named(out) == named(tmp_path / "here")
     assert (out / "grade/grade.html").stat().st_mode & 0o777 == 0o600
+
+
+def test_purity_rests_on_the_candidates_that_were_graded(cast_lens, at, tmp_path):
+    graded = csv_of(tmp_path / "graded.csv", "object_id,grade,label\n" + "".join(
+        f"n{k:02},{'AX'[k % 2 == 0]},{k % 2}\n" for k in range(8)) + "n08,C,\n")  # fmt: skip
+    out = tmp_path / "purity"
+    words = ("purity", at.made, "--folds", "2", "--draws", "20", "--inspect", "9", "--output", out)
+    refused(cast_lens(*words), "has no labels", "--labels")
+    found = cast_lens(*words, "--labels", graded)
+    assert found.status == 0, found
+    table = pd.read_csv(out / "probabilities.csv", dtype={"object_id": str})
+    assert sorted(table["object_id"]) == [f"n{k:02}" for k in range(8)]  # C says neither
+    assert (table["label"] == table["object_id"].str[1:].astype(int) % 2).all()
+    assert set(pd.read_csv(out / "purity.csv")["inspected"]) == {9}  # of the 12 that were scored
+    other = csv_of(tmp_path / "other.csv", "object_id,label\nx,1\n")
+    refused(
+        cast_lens(*words, "--labels", other), "label of none of the 12", "such as n", "same IDs"
+    )
+
+
+@pytest.mark.parametrize("words", [("report",), ("table",)])
+def test_what_a_clone_has_is_asked_for_where_it_is_not(words, cast_lens, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(cast_lens(*words), "reproductions/re", "is not here", "--reproductions")

@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -278,3 +280,20 @@ def test_odd_ids_are_explained_and_become_a_pool_to_the_letter(
     chosen = cast_lens("rank", tmp_path / "pool", "--strategy", "core_set", "-n", str(len(odd)),
                        "-o", tmp_path / "next", "--json")  # fmt: skip
     assert {row["object_id"] for row in json.loads(chosen.out)["objects"]} == set(odd)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [
+    ["explain", "nowhere", "--model", "sglc2-stand-in-v0"],
+    ["shortcuts", "nowhere", "--model", "sglc2-stand-in-v0"],
+    ["matrix", "--data", "a=nowhere", "--strict"],
+    ["score", "nowhere", "--model", "sglc2-stand-in-v0"],
+])  # fmt: skip
+def test_tensorflow_says_nothing_beside_the_one_line(words, root, tmp_path):
+    command = [sys.executable, "-m", "cast_lens", *words]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env=environment)
+    assert done.returncode and not done.stdout
+    *shown, line = re.split("[\r\n]+", done.stderr.strip())
+    assert line.startswith("error: ") and "nowhere" in line
+    assert all(re.match(r"\w+: +\d+%|\s*$", bar) for bar in shown)  # progress alone
