@@ -19,7 +19,7 @@ from cast_lens.data import DataError, DataUnavailableError, sha256
 from cast_lens.run import write_whole
 from cast_lens.tarball import unpack
 
-__all__ = ["LOCK", "SURVEYS", "Archive", "Survey", "fetch", "get", "unpack"]
+__all__ = ["LOCK", "SURVEYS", "Archive", "Survey", "fetch", "get", "plan", "unpack"]
 
 LOCK = "archives.json"  # size and SHA-256 of every archive, as it first came
 RECORD = "survey.json"  # the same in the unpacked folder, for whoever takes that elsewhere
@@ -145,6 +145,34 @@ def get(name, folder, *, data=None):
             return _checked(survey, target)
         _unpack(survey, named, entries, target)
     return target
+
+
+def plan(name, folder, *, data=None):
+    """Say what `get` would do, in one line; nothing is written or asked for.
+
+    Args:
+        name: As for `get`.
+        folder: As for `get`.
+        data: As for `get`.
+
+    Raises:
+        DataError: As `get`, for what is named.
+    """
+    if name not in SURVEYS:
+        raise DataError(f"no survey is called {name!r}; there are: {', '.join(SURVEYS)}")
+    survey, target = SURVEYS[name], Path(folder).expanduser() / name
+    named = _named(name, survey, data)
+    if isinstance(named, Path):
+        return f"{named} is there, and would only be read"
+    if named:
+        return f"would unpack {', '.join(map(str, named.values()))} into {target}"
+    if target.is_dir() and any(target.iterdir()):
+        return f"{target} is there"
+    store = target.with_name(f"{name}-archives")
+    here = [a.name for a in survey.archives if (store / a.name).exists()]
+    absent = [a.urls[0] for a in survey.archives if a.name not in here]
+    told = f"would download {' and '.join(absent)}" if absent else f"{', '.join(here)} is there"
+    return f"{told}; would unpack it into {target}"
 
 
 def fetch(archive, folder):

@@ -159,6 +159,7 @@ def _parser():
         "--data", metavar="PATH", help="the archive, or the unpacked survey, of yours"
     )
     eight.add_argument("--no-pack", action="store_true", help="neither check nor pack it")
+    eight.add_argument("--dry-run", action="store_true", help="say what would be done")
 
     nine = _command(
         subparsers,

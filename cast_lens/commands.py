@@ -205,6 +205,9 @@ def get_data(options):
     """Get a public survey, check it and pack it."""
     from cast_lens import archive, survey_pack
 
+    if options.dry_run:
+        print(archive.plan(options.survey, options.folder, data=options.data))
+        return
     folder = archive.get(options.survey, options.folder, data=options.data)
     print(folder)
     is_sound = options.no_pack or _checked(folder, Path("runs/check-data") / options.survey, 2000)

@@ -475,3 +475,23 @@ def test_the_command_line_offers_all_surveys():
     from cast_lens import cli
 
     assert list(archive.SURVEYS) == cli.SURVEYS
+
+
+def test_what_would_be_done_is_told_without_doing_it(server, surveys, tmp_path):
+    def plan(name, **named):
+        return archive.plan(name, tmp_path / "data", **named)
+
+    found = plan("two")
+    assert found.startswith(f"would download {server.url}/") and f"{server.url}/table.csv" in found
+    assert str(tmp_path / "data/two") in found
+    put(tmp_path / "mine", "T.tar.gz", "table.csv")
+    assert plan("two", data=tmp_path / "mine").startswith(f"would unpack {tmp_path / 'mine'}")
+    assert not (tmp_path / "data").exists() and server.requests == 0
+    put(tmp_path / "data/one-archives", "T.tar.gz")
+    assert plan("one").startswith("T.tar.gz is there; would unpack")
+    server.answers[:] = [publish(CONTENT)]
+    archive.get("one", tmp_path / "data")
+    assert plan("one") == f"{tmp_path / 'data/one'} is there"
+    assert "only be read" in plan("one", data=tmp_path / "data/one")
+    with pytest.raises(data.DataError, match="no survey is called 'three'"):
+        plan("three")
