@@ -141,6 +141,7 @@ def by_hand(made, name, tensors):
     return both[1] - both[0]
 
 
+@pytest.mark.slow
 def test_adapted_network_scores_at_once_as_it_did_in_memory(made, done, tmp_path):
     path = done.folder / "adapted.safetensors"
     about = scoring.score(lambda bands: images.find(made.survey, bands=bands), str(path),

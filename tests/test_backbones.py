@@ -40,6 +40,7 @@ def weighted(model):
     return [layer for layer in model.layers if layer.weights]
 
 
+@pytest.mark.slow
 def test_numbers_of_layers_and_weights_are_those_of_the_package(b0, b2):
     assert len(weighted(b0)) == 130 and len(weighted(b2)) == 184
     assert b2.count_params() == 7_768_562
@@ -72,6 +73,7 @@ def from_stem(theirs):
     return keras.Model(theirs.get_layer("stem_conv_pad").input, theirs.output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["b0", "b2"])
 def test_maps_are_those_of_keras_applications_from_the_stem_on(variant, applications, request):
     ours = request.getfixturevalue(variant)

@@ -176,6 +176,7 @@ def test_a_training_that_loses_its_numbers_is_not_measured(monkeypatch):
         windows.step(np.nan)
 
 
+@pytest.mark.slow
 def test_activations_are_those_of_the_convolutions():
     """B0 of 224 pixels puts out 6.7e6 (Dollar, Singh & Girshick 2021 count them so)."""
     import keras

@@ -231,6 +231,7 @@ def run_without_tensorflow(root, code):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_py_dataset_needs_no_tensorflow(root):
     found = run_without_tensorflow(root, STAND_IN_FOR_KERAS + READ)
     pack = MemoryPack(12)

@@ -202,6 +202,7 @@ def test_l2_adds_the_weight_times_the_coefficient_to_every_gradient(paper, monke
         assert np.allclose(one - two, 0.01 * 0.1 * start, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_adamw_takes_the_same_share_off_every_weight(paper, monkeypatch):
     monkeypatch.setattr(paper.network.backbones, "efficient_net", small_trunk)
     before, plain, none = one_step(paper, l2=0.0, optimizer="adamw")

@@ -107,6 +107,7 @@ def test_a_resample_draws_every_position_equally_and_no_other():
     assert variance == pytest.approx(chosen * 2 / 3, abs=0.08)
 
 
+@pytest.mark.slow
 def test_bootstrap_covers_the_known_area_of_two_gaussians_at_its_level():
     # Unit normals 1 apart: AUC = Phi(1 / sqrt(2)). 300 samples at 80 % have a deviation of .023.
     truth, rng, hits = scipy.stats.norm.cdf(1 / math.sqrt(2)), np.random.default_rng(0), 0

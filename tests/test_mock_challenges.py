@@ -317,6 +317,7 @@ def test_einstein_radius_encloses_the_mean_convergence_one():
 LENSPOP = {"z_lens": (0.23, 0.64, 1.43), "theta_e": (0.25, 0.65, 1.51), "sigma_v": (145, 220, 306)}
 
 
+@pytest.mark.slow
 def test_collett_population_resembles_lenspops_list():
     drawn = [collett.draw_plane(populations.SGLC2, 0, number) for number in range(150)]
     for name, published in LENSPOP.items():

@@ -567,6 +567,7 @@ def test_survey_without_leak_passes(checked_space):
     assert "not met" not in table.loc[probed, "outcome"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("leak", "probe"),
     [

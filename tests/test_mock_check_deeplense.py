@@ -364,6 +364,7 @@ def test_sample_limits_what_costs_and_nothing_else(tmp_path):
     assert "of 45 of them" in (tmp_path / "Check/table.md").read_text()
 
 
+@pytest.mark.slow
 def test_table_and_picture_are_written_and_always_the_same(one, two):
     for name, (folder, table) in (("1", one), ("2", two)):
         written = pd.read_csv(folder / "Check/table.csv", keep_default_na=False)

@@ -811,6 +811,7 @@ def test_signals_at_random_moments_leave_no_traceback_and_nothing_torn(tmp_path)
     assert found["said"] == ["", line]
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_step_ends_as_an_uninterrupted_survey(tmp_path):
     found = json.loads(finish(child(kill_at_every_step, tmp_path)))
     images, records, others = 6, 2, 7  # survey, begun twice, two catalogs, sums, manifest

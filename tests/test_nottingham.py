@@ -268,6 +268,7 @@ def as_table(labels, values):
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_paired_bootstrap_is_that_of_scikit_learns_areas(paper):
     rng = np.random.default_rng(5)
     labels = rng.permutation(np.arange(60) % 3 // 2)
@@ -361,6 +362,7 @@ def test_the_table_of_a_run_is_what_its_scores_say(paper, small, tmp_path, surve
     )
 
 
+@pytest.mark.slow
 def test_eight_views_are_the_root_of_the_product_and_weights_those_of_the_epoch(
     paper, small, tmp_path, survey
 ):

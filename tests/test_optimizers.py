@@ -94,6 +94,7 @@ def test_adaptive_steps_begin_with_the_sixth():
     assert steps[5] == pytest.approx(r, rel=1e-3) and steps[6] < 0.04
 
 
+@pytest.mark.slow
 def test_long_after_the_start_it_is_adam():
     start, many = np.linspace(-1, 1, 4), gradients(150, 4)
     settings = {"beta_1": 0.5, "beta_2": 0.9}
@@ -190,6 +191,7 @@ def test_training_goes_on_from_saved_state_as_if_it_had_not_ended(tmp_path):
         assert np.array_equal(ops.convert_to_numpy(a.value), ops.convert_to_numpy(c.value)), a.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"amsgrad": True}, {"total_steps": 200}])
 def test_it_finds_the_minimum(settings):
     """Of a bowl that is a hundred times steeper in one direction than in the other."""

@@ -66,6 +66,7 @@ def test_what_is_released_scores_as_what_was_trained(paper, trained, survey, tmp
     paper.main(["--verify", str(survey.folder)])
 
 
+@pytest.mark.slow
 def test_a_card_that_says_too_much_is_found_out(paper, trained, survey, tmp_path):  # noqa: F811
     run, _ = trained
     paper.main([str(run), str(survey.folder)])
@@ -77,6 +78,7 @@ def test_a_card_that_says_too_much_is_found_out(paper, trained, survey, tmp_path
         paper.main(["--verify", str(survey.folder)])
 
 
+@pytest.mark.slow
 def test_other_cells_get_the_trunks_they_share(paper, trained, survey):  # noqa: F811
     run, model = trained
     paper.main([str(run), str(survey.folder)])

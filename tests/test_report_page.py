@@ -279,6 +279,7 @@ def test_figures_without_room_are_left_out_and_named(papers, tmp_path, monkeypat
     assert shown.images == [] and "no room" in shown.text
 
 
+@pytest.mark.slow
 def test_numbers_of_a_named_run_stand_in_the_tables_and_a_dry_run_writes_nothing(papers, tmp_path):
     path = make_run(tmp_path / "runs", "sglc2-stand-in-quick-seed7", seed=7)
     name = {"experiment": "table1.hjy.none", "metric": "roc_auc"}

@@ -740,6 +740,7 @@ ENVIRONMENTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_environment_changes_no_byte(tmp_path, quick_seed):
     reproduce(tmp_path / "here", ODD)
     folders = {name: tmp_path / f"Ordner für {name} ☃" for name in ENVIRONMENTS}
@@ -776,6 +777,7 @@ def draws(seed):
     )
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_draws_of_python_numpy_and_keras():
     first = draws((0, "paper.a"))
     assert draws((0, "paper.a")) == first
@@ -784,6 +786,7 @@ def test_equal_seeds_give_equal_draws_of_python_numpy_and_keras():
         assert not [1 for ours, theirs in zip(first, again, strict=True) if ours == theirs]
 
 
+@pytest.mark.slow
 def test_an_experiment_is_repeated_bit_by_bit_with_the_real_seeds(tmp_path):
     for folder, seed in (("one", 0), ("two", 0), ("three", 1)):
         run.experiment(tmp_path / folder, {}, partial(draw, 30), seed=(seed, "a"))

@@ -470,6 +470,7 @@ def wait_for(path, process):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_process_goes_on_where_it_was_and_a_second_one_is_refused(
     folder, tmp_path, monkeypatch
 ):

@@ -131,6 +131,7 @@ def test_thresholds_of_a_run_are_those_its_scores_were_made_with(paper, root, tm
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_networks_that_know_nothing_reach_no_threshold(paper, tmp_path):
     write(tmp_path, f"test80k.{paper.settings.HEADLINE}", runs(0.5, n=1_000))
     for low in paper.settings.BINS:

@@ -488,6 +488,7 @@ def test_23_random_kills_end_as_an_uninterrupted_pack(tmp_path, n):
     assert folders
 
 
+@pytest.mark.slow
 def test_23_a_kill_after_any_rename_ends_as_an_uninterrupted_pack(tmp_path, catalog, monkeypatch):
     monkeypatch.setattr(pack_blocks, "BLOCK", 12)
     build(tmp_path / "whole", catalog)
