@@ -326,10 +326,10 @@ def test_slurm_without_its_configuration_says_where_it_belongs(tmp_path, dask):
 
 
 SBATCH = """#!/bin/sh
-# What sbatch does, here and now: start the script, say its number.
-echo "$@" >> "$SLURM_STAND_IN/asked"
-cp "$1" "$SLURM_STAND_IN/script"
-setsid sh "$1" > "$SLURM_STAND_IN/log" 2>&1 &
+# What sbatch does, here and now: keep a copy of the script, start it, say its number.
+script="$SLURM_STAND_IN/script-$$"
+cp "$1" "$script"
+setsid sh "$script" > "$script.log" 2>&1 &
 echo "$!"
 """
 SCANCEL = """#!/bin/sh
@@ -369,9 +369,11 @@ def test_slurm_is_asked_for_jobs_that_do_the_tasks(tmp_path, dask, monkeypatch, 
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=place, text=True,
                           env=environment, capture_output=True, timeout=120)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:] + (place / "log").read_text()[-3000:]
+    told = "".join(path.read_text()[-2000:] for path in place.glob("script-*.log"))
+    assert done.returncode == 0, done.stderr[-3000:] + told
     todo = task_work.make(tmp_path, 4, shapes=2)
     assert [len(ended(task)) for task in todo] == [1] * 4
-    assert len((place / "asked").read_text().splitlines()) == 2
-    script = (place / "script").read_text()
-    assert "#SBATCH -p gpu" in script and "#SBATCH --gres=gpu:1" in script
+    scripts = [path for path in place.glob("script-*") if not path.suffix]
+    assert len(scripts) == 2
+    for script in scripts:
+        assert "#SBATCH -p gpu" in script.read_text() and "--gres=gpu:1" in script.read_text()
