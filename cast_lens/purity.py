@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy.special
+import scipy.stats
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -21,6 +22,7 @@ from cast_lens.run import RunError
 from cast_lens.selection import false_positive_bound
 
 FACTOR = 2.0  # ASSUMED: a purity known within a factor of two is an answer
+NO_SAMPLE = 1e-3  # ASSUMED: labelled objects that score so otherwise were not drawn at random
 ENOUGH = 10  # ASSUMED: false positives of the sample whose rate is known to a third (Poisson)
 
 
@@ -260,6 +262,21 @@ def nonlenses_needed(inspected, *, prevalence, n_survey, level=0.95):
     room = inspected - min(inspected, prevalence * n_survey) / 2
     rate = min(room / ((1 - prevalence) * n_survey), 1 - 1e-12)
     return math.ceil(math.log(1 - level) / math.log1p(-rate))
+
+
+def chance_of_sample(labelled, others):
+    """Return how often a random sample would differ as much from the rest as labelled objects do.
+
+    Args:
+        labelled: Logits of the objects that have a label, shape (n,).
+        others: Of the rest, shape (m,); 1 is returned if there is none.
+
+    Returns:
+        p of the two-sided test of Kolmogorov and Smirnov.
+    """
+    if not len(others):
+        return 1.0
+    return float(scipy.stats.ks_2samp(labelled, others).pvalue)
 
 
 def warnings(found, n_nonlens):

@@ -83,8 +83,7 @@ Measured on {tested}:
 {scores}
 
 Kernels are released in float16, which changes no probability by more than {loss:.2g}
-of itself and the
-roc_auc by {area}; loaded, they are float32.
+of itself and the roc_auc by {area}; loaded, they are float32.
 """
 
 

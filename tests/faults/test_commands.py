@@ -849,6 +849,25 @@ def test_purity_rests_on_the_candidates_that_were_graded(cast_lens, at, tmp_path
     )
 
 
+def test_labels_of_the_best_alone_are_told_from_a_random_sample(cast_lens, tmp_path):
+    """What a person who graded the top of the list would feed it: the page says not to."""
+    n, rng = 400, np.random.default_rng(4)
+    ids, order = [f"n{k:03}" for k in range(n)], rng.permutation(n)
+    lines = [f"a,9,{name},{order[k] % 2},{order[k] / n}" for k, name in enumerate(ids)]
+    path = csv_of(tmp_path / "s.csv", "\n".join(["run,n_train,object_id,label,score", *lines]))
+    words = ("purity", path, "--folds", "2", "--draws", "20", "--inspect", "9", "--output",
+             tmp_path / "out", "--labels")  # fmt: skip
+    told = {}
+    for name, chosen in {"best": np.argsort(-order)[:60], "random": np.arange(60)}.items():
+        rows = [f"{ids[k]},{order[k] % 2}" for k in chosen]
+        labels = csv_of(tmp_path / f"{name}.csv", "\n".join(["object_id,label", *rows]))
+        found = cast_lens(*words, labels)
+        assert found.status == 0, found
+        told[name] = [line for line in found.lines if "no random sample" in line]
+    assert len(told["best"]) == 1 and "60 labelled objects" in told["best"][0]
+    assert told["random"] == []
+
+
 @pytest.mark.parametrize("words", [("report",), ("table",)])
 def test_what_a_clone_has_is_asked_for_where_it_is_not(words, cast_lens, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
