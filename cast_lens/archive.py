@@ -127,23 +127,18 @@ def get(name, folder, *, data=None):
     Warns:
         UserWarning: If a survey has fewer files of a kind than it was published with.
     """
-    if name not in SURVEYS:
-        raise DataError(f"no survey is called {name!r}; there are: {', '.join(SURVEYS)}")
-    survey, target = SURVEYS[name], Path(folder).expanduser() / name
-    named = _named(name, survey, data)
-    if isinstance(named, Path):
-        return _checked(survey, named)
-    if not named and target.is_dir() and any(target.iterdir()):
-        return _checked(survey, target)
+    survey, target, found = _found(name, folder, data)
+    if isinstance(found, Path):
+        return _checked(survey, found)
     with run.hold(target.with_name(f"{name}-archives")) as store:
-        if named:
-            entries = {archive: _verify(archive, path, store) for archive, path in named.items()}
+        if found:
+            entries = {archive: _verify(archive, path, store) for archive, path in found.items()}
         else:
-            named = {archive: _fetch(archive, store) for archive in survey.archives}
+            found = {archive: _fetch(archive, store) for archive in survey.archives}
             entries = {archive: _pinned(store)[archive.name] for archive in survey.archives}
-        if target.is_dir() and any(target.iterdir()):
+        if _is_filled(target):
             return _checked(survey, target)
-        _unpack(survey, named, entries, target)
+        _unpack(survey, found, entries, target)
     return target
 
 
@@ -158,16 +153,11 @@ def plan(name, folder, *, data=None):
     Raises:
         DataError: As `get`, for what is named.
     """
-    if name not in SURVEYS:
-        raise DataError(f"no survey is called {name!r}; there are: {', '.join(SURVEYS)}")
-    survey, target = SURVEYS[name], Path(folder).expanduser() / name
-    named = _named(name, survey, data)
-    if isinstance(named, Path):
-        return f"{named} is there, and would only be read"
-    if named:
-        return f"would unpack {', '.join(map(str, named.values()))} into {target}"
-    if target.is_dir() and any(target.iterdir()):
-        return f"{target} is there"
+    survey, target, found = _found(name, folder, data)
+    if isinstance(found, Path):
+        return f"{found} is there{', and would only be read' if data or found != target else ''}"
+    if found:
+        return f"would unpack {', '.join(map(str, found.values()))} into {target}"
     store = target.with_name(f"{name}-archives")
     here = [a.name for a in survey.archives if (store / a.name).exists()]
     absent = [a.urls[0] for a in survey.archives if a.name not in here]
@@ -306,6 +296,19 @@ def _copy(path, target):
     if target.exists() and not filecmp.cmp(path, target, shallow=False):
         raise DataError(f"{path} differs from the file of that name in the archive; remove one")
     shutil.copyfile(path, target)
+
+
+def _found(name, folder, data):
+    """Return the Survey, where it belongs, and what is there: its Path, {Archive: Path}, None."""
+    if name not in SURVEYS:
+        raise DataError(f"no survey is called {name!r}; there are: {', '.join(SURVEYS)}")
+    survey, target = SURVEYS[name], Path(folder).expanduser() / name
+    found = _named(name, survey, data)
+    return survey, target, target if found is None and _is_filled(target) else found
+
+
+def _is_filled(folder):
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _named(name, survey, data):

@@ -195,23 +195,22 @@ def _labelled(scored, options):
 
 def _graded(scored, options):
     """Return the scored objects that a table of --labels has a label of."""
-    from cast_lens import purity, ranking
+    from cast_lens import grading, purity, ranking
     from cast_lens.run import RunError
 
-    table = ranking.read_labels(options.labels).dropna(subset=["label"])
-    known = scored["object_id"].map(dict(zip(table["object_id"], table["label"])))
-    if not known.notna().any():
+    kept = grading.labelled(scored, ranking.read_labels(options.labels))
+    if kept.empty:
         raise RunError(
             f"{options.labels[0]}: found a label of none of the {len(scored)} objects of "
             f"{options.scores}, such as {scored['object_id'].iloc[0]}; expected the same IDs"
         )
-    kept = scored[known.notna()]
-    p = purity.chance_of_sample(kept["logit"], scored["logit"][known.isna()])
+    others = scored[~scored["object_id"].isin(kept["object_id"])]
+    p = purity.chance_of_sample(kept["logit"], others["logit"])
     if p < purity.NO_SAMPLE:
         print(f"warning: the {len(kept)} labelled objects score otherwise than the others (p = "
               f"{p:.1g}): they are no random sample, and what follows holds for a survey of "
               "objects like them alone", file=sys.stderr)  # fmt: skip
-    return kept.assign(label=known[known.notna()].astype("int64")).reset_index(drop=True)
+    return kept
 
 
 def answer_purity(options):

@@ -154,6 +154,21 @@ def read_labels(path):
     )
 
 
+def labelled(table, labels):
+    """Return the objects of a table that have a label elsewhere, with that; perhaps none.
+
+    Args:
+        table: DataFrame with object_id.
+        labels: DataFrame of `read_labels`, or of several tables of it.
+
+    Returns:
+        Rows of `table`, in its order and numbered anew, with label (int64; 1 lens, 0 not).
+    """
+    known = table["object_id"].map(labels.dropna(subset=["label"]).set_index("object_id")["label"])
+    kept = table[known.notna()].assign(label=known[known.notna()].astype("int64"))
+    return kept.reset_index(drop=True)
+
+
 def _choose(candidates, first, n):
     if first < 1 or (n is not None and n < 1):
         raise GradingError(f"found first = {first} and n = {n}, expected whole numbers from 1")

@@ -77,15 +77,14 @@ def with_labels(images, path):
         ShortcutError: If no object of the images has a label there.
     """
     table = grading.read_labels(path).dropna(subset=["label"])
-    known = images.table["object_id"].map(table.set_index("object_id")["label"])
-    if not known.notna().any():
+    kept = grading.labelled(images.table, table)
+    if kept.empty:
         raise ShortcutError(
             f"{path}: found a label for none of {len(images)} objects of {images.source} (there "
             f"{table['object_id'].iloc[0] if len(table) else 'none'}, here "
             f"{images.table['object_id'].iloc[0]}), expected the same IDs; name another table"
         )
-    kept = images.table[known.notna()].assign(label=known[known.notna()].astype(np.int64))
-    return replace(images, table=kept.reset_index(drop=True))
+    return replace(images, table=kept)
 
 
 def alterations(scorer, *, radius=RADIUS):

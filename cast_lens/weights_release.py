@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -25,6 +26,13 @@ ABOUT = (
 )  # fmt: skip
 
 METRICS = "metrics.csv"  # the scores of all cards
+# By which networks for the first challenge are measured: the first, and what the challenge ranked.
+FIRST_CHALLENGE = {
+    "roc_auc": metrics.roc_auc,
+    "average_precision": metrics.average_precision,
+    "tpr0": partial(metrics.tpr_at_false_positives, n_false=0),
+    "tpr10": partial(metrics.tpr_at_false_positives, n_false=10),
+}
 TOLERANCE = 2e-3  # ASSUMED: what another processor's rounding may change of a metric
 
 _HEADER = 1 << 17  # bytes left for the names of tensors
@@ -111,15 +119,28 @@ def measure(name, survey, labels, values, wanted, *, draws, seed):
     ]  # fmt: skip
 
 
-def area_change(exact, rows):
-    """Return what float16 adds to the area under the ROC curve, as a card tells it.
+def release_measured(model, folder, name, about, *, inputs, exact, measure):
+    """Release weights as `release`, measure them, and write their rows of metrics.csv.
 
     Args:
-        exact: Rows of `measure` of the network before it was released.
-        rows: Those of the released one, of the same objects.
+        model: As for `release`.
+        folder: Likewise.
+        name: Likewise.
+        about: Likewise.
+        inputs: Likewise.
+        exact: Rows as of `measure`, with a roc_auc, of the network before it is released.
+        measure: Function without arguments that returns those of the released one.
+
+    Returns:
+        The rows, and what float16 changes as a card tells it: {"loss": largest relative difference
+        of a score, "area": what is added to the roc_auc}.
     """
-    areas = [{row["metric"]: row["value"] for row in found}["roc_auc"] for found in (exact, rows)]
-    return f"{areas[1] - areas[0]:+.1g}"
+    _, loss = release(model, folder, name, about, inputs=inputs)
+    rows = measure()
+    write_metrics(rows, folder)
+    before, after = (next(row["value"] for row in found if row["metric"] == "roc_auc")
+                     for found in (exact, rows))  # fmt: skip
+    return rows, {"loss": loss, "area": f"{after - before:+.1g}"}
 
 
 def title(source):

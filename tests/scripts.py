@@ -3,6 +3,14 @@
 import importlib.util
 
 
+def load_release(root, name, monkeypatch, folder):
+    """Return the module of a script of weights/, which releases and keeps runs in `folder`."""
+    found = load(root / "weights" / name)
+    monkeypatch.setattr(found, "FOLDER", folder / "weights")
+    monkeypatch.setattr(found, "RUNS", folder / "runs")
+    return found
+
+
 def load(path):
     """Return the module of a script, anew each time."""
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cast_lens import backbones, checkpoints, features, networks
-from tests.faults.commands import cast_lens, signals  # noqa: F401
+from cast_lens import backbones, networks
+from tests.faults.commands import cast_lens, signals, write_network  # noqa: F401
 from tests.fits_files import survey_file
 from tests.test_docs import ROOT, commands, name_of, subcommands
 from tests.test_networks import small_trunk
@@ -57,14 +57,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("CAST_LENS_DATA", raising=False)
     monkeypatch.setattr(backbones, "efficient_net", small_trunk)
-    model = networks.build_model("b0", BRANCHES)
-    features.set_bounds(model, BOUNDS)
     path = tmp_path / "net/small.safetensors"
     path.parent.mkdir()
-    checkpoints.write_weights(model, path, {})
-    about = {"name": "small", "backbone": "b0", "branches": BRANCHES, "flux_unit": "counts",
-             "survey": "a test", "calibration": None}  # fmt: skip
-    networks.write_description(path.with_suffix(".json"), about)
+    write_network(path, BRANCHES, BOUNDS)
     write_tables(tmp_path)
     make_run(tmp_path / "runs")
     for name in ("reproductions", "cast_lens"):  # as in a clone

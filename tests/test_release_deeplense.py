@@ -10,7 +10,7 @@ import pytest
 
 from cast_lens import checkpoints, scores
 from cast_lens.run import RunError
-from tests.scripts import load
+from tests.scripts import load_release
 
 pytest.importorskip("lenstronomy", reason="make env EXTRAS=mock")
 pytestmark = pytest.mark.slow
@@ -19,9 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def script(monkeypatch, tmp_path, request):
     """The script, with small networks and surveys and a folder of its own for what is released."""
-    found = load(request.config.rootpath / "weights/release_deeplense.py")
-    monkeypatch.setattr(found, "FOLDER", tmp_path / "weights")
-    monkeypatch.setattr(found, "RUNS", tmp_path / "runs")
+    found = load_release(request.config.rootpath, "release_deeplense.py", monkeypatch, tmp_path)
     config_of = found.config_of
     monkeypatch.setattr(found, "config_of",
                         lambda *about: replace(config_of(*about), filters=(4, 4)))  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from cast_lens import checkpoints, metrics, scores, weights
 from cast_lens.run import RunError
-from tests.scripts import load
+from tests.scripts import load_release
 
 pytest.importorskip("lenstronomy", reason="make env EXTRAS=mock")
 pytestmark = pytest.mark.slow
@@ -18,9 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def script(monkeypatch, tmp_path, request):
     """The script, with a small survey and a folder of its own for what is released."""
-    found = load(request.config.rootpath / "weights/release_nottingham.py")
-    monkeypatch.setattr(found, "FOLDER", tmp_path / "weights")
-    monkeypatch.setattr(found, "RUNS", tmp_path / "runs")
+    found = load_release(request.config.rootpath, "release_nottingham.py", monkeypatch, tmp_path)
     for name, value in {"N_TEST": 60, "DRAWS": 50}.items():
         monkeypatch.setattr(found, name, value)
     return found

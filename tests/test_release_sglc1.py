@@ -7,7 +7,7 @@ import pytest
 
 from cast_lens import networks, weights
 from cast_lens.run import RunError
-from tests.scripts import load
+from tests.scripts import load_release
 from tests.test_networks import small_trunk
 
 pytest.importorskip("lenstronomy", reason="make env EXTRAS=mock")
@@ -17,10 +17,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def script(monkeypatch, tmp_path, request):
     """The script, with a small trunk and small surveys, and a folder for what is released."""
-    found = load(request.config.rootpath / "weights/release_sglc1.py")
+    found = load_release(request.config.rootpath, "release_sglc1.py", monkeypatch, tmp_path)
     monkeypatch.setattr(networks.backbones, "efficient_net", small_trunk)
-    monkeypatch.setattr(found, "FOLDER", tmp_path / "weights")
-    monkeypatch.setattr(found, "RUNS", tmp_path / "runs")
     for name, value in {"N_TRAIN": 120, "N_TEST": 60, "EPOCHS": 2, "DRAWS": 50}.items():
         monkeypatch.setattr(found, name, value)
     return found

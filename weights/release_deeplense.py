@@ -9,6 +9,7 @@ metrics and cards. `--verify` measures what was released once more and compares;
 import argparse
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -118,13 +119,11 @@ def publish(name, folder):
     }  # fmt: skip
     # Of a logit near 0 a relative difference says nothing, so the loss is one of probabilities.
     probable = keras.Model(model.input, keras.layers.Softmax()(model.output))
-    exact = measure(name, tested, model)
-    _, loss = weights.release(probable, FOLDER, name, about, inputs=few)
-    rows = measure(name, tested)
-    weights_release.write_metrics(rows, FOLDER)
-    text = card(
-        name, config, folder, tested, rows, loss=loss, area=weights_release.area_change(exact, rows)
-    )
+    rows, told = weights_release.release_measured(
+        probable, FOLDER, name, about, inputs=few, exact=measure(name, tested, model),
+        measure=partial(measure, name, tested),
+    )  # fmt: skip
+    text = card(name, config, folder, tested, rows, told)
     run.write_whole(FOLDER / about["card"], text)
     print(text)
 
@@ -161,7 +160,7 @@ def measure(name, tested, model=None):
     ]
 
 
-def card(name, config, folder, tested, rows, **told):
+def card(name, config, folder, tested, rows, told):
     """Return the model card, all of its numbers from files."""
     known = NETWORKS[name]
     here, names = folder / known.experiment, CLASSES[config.task]

@@ -16,7 +16,6 @@ import pandas as pd
 
 from cast_lens import (
     checkpoints,
-    metrics,
     run,
     scores,
     survey_folder,
@@ -35,12 +34,6 @@ CONFIG = Config(**CELLS[EXPERIMENT] | {"scaled": "initial"})
 TRAINING = Path("runs") / EXPERIMENT / "run0"  # below the folder of the run
 N_TEST, TEST_SEED = 2_000, 2  # of the stand-in for the card
 DRAWS = 2_000  # of the bootstrap
-MEASURED = {
-    "roc_auc": metrics.roc_auc,
-    "average_precision": metrics.average_precision,
-    "tpr0": partial(metrics.tpr_at_false_positives, n_false=0),
-    "tpr10": partial(metrics.tpr_at_false_positives, n_false=10),
-}
 CARD = """# {name}
 
 The network of Schaefer et al. (2018, LASTRO EPFL), the winner of the space track of the first
@@ -102,13 +95,11 @@ def main(arguments=None):
         "licence": "MIT", "card": f"cards/{NAME}.md",
     }  # fmt: skip
     few = {INPUT: tested.batch(INPUT, range(min(256, len(tested.catalog))))}
-    exact = measure(tested, model)
-    _, loss = weights.release(model, FOLDER, NAME, about, inputs=few)
-    rows = measure(tested)
-    weights_release.write_metrics(rows, FOLDER)
-    text = card(
-        folder, made, tested, rows, loss=loss, area=weights_release.area_change(exact, rows)
-    )
+    rows, told = weights_release.release_measured(
+        model, FOLDER, NAME, about, inputs=few, exact=measure(tested, model),
+        measure=partial(measure, tested),
+    )  # fmt: skip
+    text = card(folder, made, tested, rows, told)
     run.write_whole(FOLDER / about["card"], text)
     print(text)
 
@@ -127,11 +118,11 @@ def measure(tested, model=None):
     table = training.score(model, tested, rows, views=CONFIG.views, run_key=0, n_train=0)
     return weights_release.measure(
         NAME, weights_release.title(tested), table["label"].to_numpy(), table["score"].to_numpy(),
-        MEASURED, draws=DRAWS, seed=TEST_SEED,
+        weights_release.FIRST_CHALLENGE, draws=DRAWS, seed=TEST_SEED,
     )  # fmt: skip
 
 
-def card(folder, made, tested, rows, **told):
+def card(folder, made, tested, rows, told):
     """Return the model card, all of its numbers from files."""
     history = pd.read_csv(folder / TRAINING / "history.csv")
     beside = scores.read_scores(folder / TRAINING / "test.csv")

@@ -19,7 +19,6 @@ from cast_lens import (
     dataset,
     features,
     folds,
-    metrics,
     networks,
     own_clip,
     pixel_statistics,
@@ -41,12 +40,6 @@ N_TEST, TEST_SEED = 2_000, 2  # of that for the card
 SHARES = {"train": 9, "held out": 1}  # the latter are for the calibration alone
 EPOCHS, BATCH, RATE = 8, 32, 2e-3  # the rate falls to nearly 0 as half a cosine
 SETTINGS = adapting_training.Settings(augmentation="dihedral")
-MEASURED = {
-    "roc_auc": metrics.roc_auc,
-    "average_precision": metrics.average_precision,
-    "tpr0": partial(metrics.tpr_at_false_positives, n_false=0),
-    "tpr10": partial(metrics.tpr_at_false_positives, n_false=10),
-}
 DRAWS = 2_000  # of the bootstrap
 CARD = """# {name}
 
@@ -106,12 +99,12 @@ def main(arguments=None):
         "source": "cast_lens", "licence": "MIT", "card": f"cards/{NAME}.md",
     }  # fmt: skip
     few = {INPUT: tested.batch(INPUT, range(min(256, len(tested.catalog))))}
-    exact = measure(tested, model)
-    _, loss = weights.release(model, FOLDER, NAME, about, inputs=few)
+    rows, told = weights_release.release_measured(
+        model, FOLDER, NAME, about, inputs=few, exact=measure(tested, model),
+        measure=partial(measure, tested),
+    )  # fmt: skip
     held_out = parts["held out"]
     describe(source.catalog["label"].to_numpy()[held_out], logits(model, source, held_out))
-    rows = measure(tested)
-    weights_release.write_metrics(rows, FOLDER)
     branch = BRANCHES[0]
     text = CARD.format(
         name=NAME, side=branch.side, pixel_scale=branch.pixel_scale,
@@ -122,8 +115,7 @@ def main(arguments=None):
         history="\n".join(f"| {n} | {value:.4f} |" for n, value in enumerate(history, 1)),
         tested=f"{weights_release.title(tested)} of another seed",
         n_lens=tested.catalog["label"].sum(), draws=DRAWS,
-        scores=weights_release.metrics_lines(rows), loss=loss,
-        area=weights_release.area_change(exact, rows),
+        scores=weights_release.metrics_lines(rows), **told,
     )  # fmt: skip
     run.write_whole(FOLDER / about["card"], text)
     print(text)
@@ -217,7 +209,7 @@ def measure(tested, model=None):
     values = logits(model, tested, np.arange(len(labels)))
     survey = weights_release.title(tested)
     return weights_release.measure(
-        NAME, survey, labels, values, MEASURED, draws=DRAWS, seed=TEST_SEED
+        NAME, survey, labels, values, weights_release.FIRST_CHALLENGE, draws=DRAWS, seed=TEST_SEED
     )
 
 

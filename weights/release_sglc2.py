@@ -8,6 +8,7 @@ folder, measures it on a stand-in of another seed, and writes files, manifest, m
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -115,14 +116,11 @@ def main(arguments=None):
     }  # fmt: skip
     some = range(min(256, len(tested.catalog)))
     few = {name: tested.batch(name, some) for name in BANDS}
-    exact = measure(tested, model)
-    _, loss = weights.release(model, FOLDER, RELEASED, about, inputs=few)
-    rows = measure(tested)
-    weights_release.write_metrics(rows, FOLDER)
-    run.write_whole(
-        FOLDER / about["card"],
-        card(folder, tested, rows, loss=loss, area=weights_release.area_change(exact, rows)),
-    )
+    rows, told = weights_release.release_measured(
+        model, FOLDER, RELEASED, about, inputs=few, exact=measure(tested, model),
+        measure=partial(measure, tested),
+    )  # fmt: skip
+    run.write_whole(FOLDER / about["card"], card(folder, tested, rows, told))
     print((FOLDER / about["card"]).read_text(encoding="utf-8"))
 
 
@@ -170,7 +168,7 @@ def measure(tested, model=None):
     )
 
 
-def card(folder, tested, rows, **told):
+def card(folder, tested, rows, told):
     """Return the model card, all of its numbers from files."""
     trained = []
     for stage in STAGES:

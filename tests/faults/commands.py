@@ -106,11 +106,21 @@ def weighted(arrays):
     return np.array([float((x * WEIGHTS).sum()) for x in arrays["all"].astype(np.float64)])
 
 
-def describe(path, name):
+def describe(path, name, branches=BRANCHES):
     """Write the description of a network beside its weights."""
-    fields = {"name": name, "backbone": "b0", "branches": BRANCHES, "flux_unit": "counts",
+    fields = {"name": name, "backbone": "b0", "branches": branches, "flux_unit": "counts",
               "survey": "a test", "calibration": None}  # fmt: skip
     networks.write_description(path.with_suffix(".json"), fields)
+
+
+def write_network(path, branches, bounds):
+    """Write a network of random weights and its description; the test has made its trunks small."""
+    from cast_lens import checkpoints, features
+
+    model = networks.build_model("b0", branches)
+    features.set_bounds(model, bounds)
+    checkpoints.write_weights(model, path, {})
+    describe(path, path.stem, branches)
 
 
 @pytest.fixture

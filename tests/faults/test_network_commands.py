@@ -27,7 +27,6 @@ from tests.faults.commands import (  # noqa: F401
     at,
     cast_lens,
     csv_of,
-    describe,
     labels,
     left_out,
     made,
@@ -38,6 +37,7 @@ from tests.faults.commands import (  # noqa: F401
     refused,
     signals,
     survey,
+    write_network,
     write_survey,
 )
 
@@ -53,16 +53,13 @@ def small_trunk(variant, *, name, shape, weights, batch_normalization):
 @pytest.fixture(scope="module")
 def keras_net(tmp_path_factory):
     """The file of a small network, and a survey with candidates by it."""
-    from cast_lens import backbones, checkpoints, features, images, networks
+    from cast_lens import backbones, images
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "efficient_net", small_trunk)
         folder = tmp_path_factory.mktemp("keras")
-        model = networks.build_model("b0", BRANCHES)
-        features.set_bounds(model, {"all": ([-5.0, -5.0], [5.0, 5.0])})
         path = folder / "small.safetensors"
-        checkpoints.write_weights(model, path, {})
-        describe(path, "small")
+        write_network(path, BRANCHES, {"all": ([-5.0, -5.0], [5.0, 5.0])})
         whole = write_survey(folder / "whole")
         found = images.find(whole, bands=("g", "r"))
         scoring.score(found, str(path), folder / "made", engine="keras", progress=False)
