@@ -1,13 +1,15 @@
 """Training that can be killed at any moment and goes on as if it had not been.
 
-At the end of every epoch all that the next one depends on is written whole: weights, optimizer,
-the state of random layers, and the history. The weights of the best epoch lie beside it.
+At the end of an epoch all that the next one depends on is written whole: weights, optimizer, the
+state of random layers, and the history. The weights of the best epoch lie beside it. Where epochs
+are short, some go by unwritten: a kill costs `SECONDS` and the epoch that it fell into.
 """
 
 import json
 import math
 import os
 import re
+import time
 from pathlib import Path
 
 import keras
@@ -19,12 +21,13 @@ from cast_lens.run import RunError, write_whole
 
 STATE, BEST = "state.safetensors", "best.safetensors"
 OBJECTS, NAMED = "not-finite.txt", 128  # more objects than that go into the file
+SECONDS = 30.0  # between two states: that of two EfficientNet-B2 takes one or two to write
 EVERY = 16  # batches between two looks at the loss, for each makes the host wait for a GPU
 _REMEDY = "remove it, or train anew with --restart"
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the state of a training after each epoch, and the weights of its best epoch.
+    """Keeps the state of a training after its epochs, and the weights of its best one.
 
     Args:
         folder: Where STATE and BEST go; of this training alone.
@@ -35,6 +38,7 @@ class Checkpoint(keras.callbacks.Callback):
     Attributes:
         history: List of the logs of each epoch, dicts of float, from the first on.
         every: Batches between two looks at the loss: 1 under TensorFlow, which has it at hand.
+        seconds: From one state to the next; the last epoch is written whenever it ends.
     """
 
     def __init__(self, folder, *, monitor, objects=None):
@@ -42,7 +46,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder, self.monitor, self.objects = Path(folder), monitor, objects
         self.history = []
         self.every = 1 if keras.backend.backend() == "tensorflow" else EVERY
+        self.seconds = SECONDS
         self._epoch = self._last = 0  # numbers of the epoch and of the batch
+        self._written, self._time = 0, time.monotonic()  # epochs in the file, and when it was made
+        self._best = None  # weights and number of an epoch that is better than that in the file
 
     def restore(self, model):
         """Give a compiled model the state after the last epoch that was finished.
@@ -60,10 +67,10 @@ class Checkpoint(keras.callbacks.Callback):
         path = self.folder / STATE
         if not path.exists():
             self.history = []
-            return 0
-        history = read_into(path, _variables(model))["history"]
-        self.history = json.loads(history)
-        return len(self.history)
+        else:
+            self.history = json.loads(read_into(path, _variables(model))["history"])
+        self._written, self._time, self._best = len(self.history), time.monotonic(), None
+        return self._written
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remember the number of the epoch."""
@@ -88,8 +95,11 @@ class Checkpoint(keras.callbacks.Callback):
         )
         raise RunError(
             f"{self.folder}: the loss is {logs['loss']} in epoch {self._epoch + 1}, after {where}"
-            f"{named}; the state before this epoch is kept, nothing is reported"
+            f"{named}; {self._remains()}"
         )
+
+    def _remains(self):
+        return f"the state after epoch {self._written} is kept, nothing is reported"
 
     def _named(self, ids):
         """Return the objects of some batches as a message has them; many go into a file."""
@@ -99,21 +109,33 @@ class Checkpoint(keras.callbacks.Callback):
         return f" of {len(ids)} objects, which {self.folder / OBJECTS} names"
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write the state, after the best weights if these are."""
+        """Take note of the epoch, and write the state if the last one is old."""
         self._look(self._last, logs or {})
         found = {key: float(value) for key, value in (logs or {}).items()}
         earlier = [row[self.monitor] for row in self.history]
         value = found[self.monitor]
         if not math.isfinite(value):
             raise RunError(
-                f"{self.folder}: {self.monitor} is {value} in epoch {epoch + 1}; the state before "
-                "it is kept, nothing is reported"
+                f"{self.folder}: {self.monitor} is {value} in epoch {epoch + 1}; {self._remains()}"
             )
         self.history = [*self.history, found]
         if value < min(earlier, default=math.inf):
-            write_weights(self.model, self.folder / BEST, {"epoch": str(epoch + 1)})
+            self._best = arrays(self.model.weights), {"epoch": str(epoch + 1)}
+        if time.monotonic() - self._time >= self.seconds:
+            self._write()
+
+    def on_train_end(self, logs=None):
+        """Write the state of the last epoch."""
+        if len(self.history) > self._written:
+            self._write()
+
+    def _write(self):
+        # The best weights first: those of an epoch that the state does not know are written again.
+        if self._best:
+            write_whole(self.folder / BEST, save(*self._best))
         data = save(arrays(_variables(self.model)), {"history": json.dumps(self.history)})
         write_whole(self.folder / STATE, data)
+        self._written, self._time, self._best = len(self.history), time.monotonic(), None
 
 
 def write_weights(model, path, about):

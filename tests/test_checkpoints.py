@@ -30,7 +30,7 @@ def network(width=3):
     return model
 
 
-def train(folder, until, *, labels=None, model=None, every=1):
+def train(folder, until, *, labels=None, model=None, every=1, more=()):
     """Train up to an epoch, going on from what is in the folder."""
     model, pack = model or network(), MemoryPack(20, labels=labels)
     options = {"inputs": ["vis", "nir"], "batch_size": 4, "seed": 0, "fold": 0}
@@ -46,7 +46,7 @@ def train(folder, until, *, labels=None, model=None, every=1):
         dataset.as_py_dataset(batches, first_epoch=done, repeat=True), epochs=until,
         initial_epoch=done, steps_per_epoch=batches.steps, shuffle=False, verbose=0,
         validation_data=dataset.as_py_dataset(others, first_epoch=0, repeat=False),
-        callbacks=[kept],
+        callbacks=[kept, *more],
     )  # fmt: skip
     return model, kept.history
 
@@ -95,6 +95,48 @@ def test_a_training_in_pieces_ends_with_the_same_bits(whole, tmp_path):
     for name in (checkpoints.STATE, checkpoints.BEST):
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
     assert train(tmp_path, EPOCHS)[1] == history  # nothing is left to do
+
+
+class Clock(keras.callbacks.Callback):
+    """Lets an epoch take so many seconds; looks at what is written, and is killed in one."""
+
+    def __init__(self, path, seconds, killed_in):
+        super().__init__()
+        self.path, self.seconds, self.killed_in = path, seconds, killed_in
+        self.now, self.seen = 0.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self.now += self.seconds
+            self.seen.append(self.path.exists() and self.path.stat().st_mtime_ns)
+            if len(self.seen) == self.killed_in:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("seconds, written", [(31.0, 3), (16.0, 2), (7.0, 0)])
+def test_short_epochs_share_a_state_and_a_kill_costs_no_more_than_them(
+    whole, tmp_path, monkeypatch, seconds, written
+):
+    folder, model, history = whole
+    clock = Clock(tmp_path / checkpoints.STATE, seconds, killed_in=4)
+    monkeypatch.setattr(checkpoints, "time", clock)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, 5, more=[clock])
+    assert len({stamp for stamp in clock.seen if stamp}) == {3: 3, 2: 1, 0: 0}[written]
+    again = network()
+    again.optimizer.build(again.trainable_variables)
+    assert checkpoints.Checkpoint(tmp_path, monitor="val_loss").restore(again) == written
+    for name in (checkpoints.STATE, checkpoints.BEST):  # neither is ahead of the other
+        assert (tmp_path / name).exists() == bool(written)
+    pieces, found = train(tmp_path, EPOCHS)
+    assert found == history
+    for one, two in zip(values(model), values(pieces), strict=True):
+        assert np.array_equal(one, two)
+    for name in (checkpoints.STATE, checkpoints.BEST):
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_the_best_weights_are_those_of_the_lowest_validation_loss(whole, tmp_path):

@@ -240,29 +240,28 @@ def test_a_second_trunk_counts_for_nothing_until_it_is_trained(paper, small, sur
 
 
 @pytest.mark.slow
-def test_the_whole_network_begins_with_the_trunk_that_saw_bright_arcs(
-    paper, small, tmp_path, monkeypatch
-):
-    for name in ("bright", "release"):
+def test_every_stage_begins_with_the_trunk_of_the_one_before(paper, small, tmp_path, monkeypatch):
+    begun, fit = {}, paper.training.fit
+    for name in paper.settings.STAGES:
         scale = paper.settings.SCALES[name]
         changes = scale.changes | {"epochs": 1, "batch": 8, "decay_steps": 9}
         small_one = replace(scale, n_sample=50, n_folds=5, changes=changes)
         monkeypatch.setitem(paper.settings.SCALES, name, small_one)
-    paper.main.main(["--scale", "bright", "--output", str(tmp_path)])
-    begun, fit = [], paper.training.fit
 
-    def watch(model, *arguments, **options):
-        begun.extend(model.get_layer("trunk_vis").get_weights())
-        return fit(model, *arguments, **options)
+        def watch(model, *arguments, stage=name, **options):
+            begun[stage] = model.get_layer("trunk_vis").get_weights()
+            return fit(model, *arguments, **options)
 
-    monkeypatch.setattr(paper.training, "fit", watch)
-    paper.main.main(["--scale", "release", "--output", str(tmp_path)])
-    fold = "sglc2-stand-in-bright-seed0/folds/vis_repeated.alternative/fold0"
-    kept, _ = checkpoints.read_arrays(tmp_path / fold / checkpoints.BEST)
-    kept = [array for name, array in kept.items() if "stem" in name]
-    assert len(kept) == len(begun) == 2
-    for ours, theirs in zip(begun, kept):
-        assert np.array_equal(ours, theirs)
+        monkeypatch.setattr(paper.training, "fit", watch)
+        paper.main.main(["--scale", name, "--output", str(tmp_path)])
+    stages = paper.settings.STAGES
+    assert stages[-1] == "release" and list(begun) == list(stages)
+    for name, before in zip(stages[1:], stages):
+        (cell,) = paper.settings.SCALES[before].cells
+        fold = tmp_path / f"sglc2-stand-in-{before}-seed0/folds/{cell}/fold0"
+        kept, _ = checkpoints.read_arrays(fold / checkpoints.BEST)
+        for ours in begun[name]:
+            assert any(np.array_equal(ours, theirs) for theirs in kept.values())
 
 
 def test_detection_limits_pair_each_bin_with_as_many_fainter_objects(paper, survey):

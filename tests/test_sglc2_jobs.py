@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from cast_lens import run, tasks
+from cast_lens import checkpoints, run, tasks
 from reproductions.sglc2 import jobs, network
 from tests import test_sglc2
 from tests.folders import results
@@ -20,7 +20,11 @@ _begin = jobs.begin
 
 
 def begin_small(*arguments):
-    """Make every network of a process small, as the fixture `small` does here."""
+    """Make every network of a process small, as the fixture `small` does here.
+
+    Every epoch is written, as one of a real network would be.
+    """
+    checkpoints.SECONDS = 0.0
     network.backbones.efficient_net = test_sglc2.small_trunk
     return _begin(*arguments)
 

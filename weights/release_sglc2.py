@@ -33,13 +33,13 @@ from reproductions.sglc2.settings import (
     METRICS,
     RELEASED,
     SCALES,
+    STAGES,
     config_of,
 )
 
 FOLDER = Path(__file__).parent
 MEASURED = {name: METRICS[name] for name in ("roc_auc", "pr_auc", "max_f_beta_0.001")}
 DRAWS, SEED = 2000, 0  # of the bootstrap
-STAGES = ("bright", "release")  # scales, one after the other
 FLUX_UNIT = "maggies"  # a pixel: 10^(-0.4 m_AB), as the challenges' images have it
 CARD = """# {name}
 

@@ -1,5 +1,6 @@
 """Sec. 4, training and scores: every fold of every cell of Table 1, each once."""
 
+import re
 import sys
 from dataclasses import asdict
 
@@ -16,6 +17,7 @@ from reproductions.sglc2.settings import (
     INPUTS,
     OTHERS,
     SCALES,
+    STAGES,
     config_of,
 )
 from reproductions.sglc2.survey import constants
@@ -40,8 +42,8 @@ def train(cell, config, survey, fold, seed, networks, folder):
     here, branches = folder / "folds" / cell / f"fold{fold}", list(INPUTS[config.inputs])
     run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
     model = networks.get(config, [seed, (*ALL, *OTHERS).index(cell), fold, INITIAL])
-    if config.initial == "bright":
-        give_bright(model, folder, fold, seed)
+    if config.initial in STAGES:
+        give_stage(model, config.initial, folder, fold, seed)
     if config.initial == "released":
         give_released(model, config)
     found = constants(survey, fold, branches, folder / "constants")
@@ -54,10 +56,11 @@ def train(cell, config, survey, fold, seed, networks, folder):
     return model, history
 
 
-def give_bright(model, folder, fold, seed):
-    """Give a network what was trained at the scale "bright", in the run folder beside this one."""
-    (cell,), changes = SCALES["bright"].cells, SCALES["bright"].changes
-    earlier = folder.with_name(folder.name.replace("-release-", "-bright-"))
+def give_stage(model, stage, folder, fold, seed):
+    """Give a network what was trained at one of STAGES, in the run folder beside this one."""
+    (cell,), changes = SCALES[stage].cells, SCALES[stage].changes
+    ours = "|".join(STAGES)
+    earlier = folder.with_name(re.sub(f"-({ours})-seed", f"-{stage}-seed", folder.name))
     other = build_model(config_of(cell, changes), seed)
     checkpoints.read_weights(other, earlier / "folds" / cell / f"fold{fold}" / checkpoints.BEST)
     give_common(model, other)
