@@ -2,7 +2,8 @@
 
 The package builds with modules that it is given, and so with those of Keras 3: no line of the
 network is written anew. keras.applications has another EfficientNet: it begins with layers that
-rescale the images, and its drop-connect rates are lower.
+rescale the images, and its drop-connect rates are lower. Beside it a residual network, for what is
+small.
 """
 
 import os
@@ -79,6 +80,43 @@ def efficient_net(variant, *, name, shape, weights, batch_normalization=layers.B
         ),
         utils=SimpleNamespace(get_file=_weights_file),
     )
+
+
+def residual(images, filters, *, convolution, batch_normalization):
+    """Build a residual network without its top: from images to the last map of features.
+
+    After a first convolution that halves the image, every number of filters is a stage of two
+    blocks of two convolutions; each stage but the first halves the image once more.
+
+    Args:
+        images: Symbolic tensor, shape (batch, height, width, band).
+        filters: Numbers of filters of the stages.
+        convolution: Makes the layer from numbers of filters and of inputs, name, and the keywords
+            size and strides; keeps the size of the image, but for the strides.
+        batch_normalization: Makes the layer from its name.
+
+    Returns:
+        Symbolic tensor, shape (batch, height / 2^stages, width / 2^stages, filters[-1]), rounded
+        up.
+
+    Reference:
+        He et al. (2016), "Deep residual learning for image recognition".
+    """
+    relu = keras.layers.ReLU
+    x = convolution(filters[0], images.shape[-1], "stem", size=3, strides=2)(images)
+    x = relu()(batch_normalization("stem_norm")(x))
+    for stage, n in enumerate(filters, 1):
+        for part in (1, 2):
+            strides = 2 if stage > 1 and part == 1 else 1
+            name, before = f"stage{stage}_{part}", x
+            y = convolution(n, x.shape[-1], f"{name}_conv1", size=3, strides=strides)(x)
+            y = relu()(batch_normalization(f"{name}_norm1")(y))
+            y = convolution(n, n, f"{name}_conv2", size=3, strides=1)(y)
+            y = batch_normalization(f"{name}_norm2")(y)
+            if strides > 1:
+                before = convolution(n, x.shape[-1], f"{name}_skip", size=1, strides=strides)(x)
+            x = relu()(keras.layers.Add()([before, y]))
+    return x
 
 
 def _layers(batch_normalization):

@@ -1,9 +1,11 @@
 """Secs. 2.2.2 and 3.2.2, the network: blocks of one convolution each, and a head of two layers."""
 
+from functools import partial
+
 import keras
 from keras import ops
 
-from cast_lens import augment, layers, optimizers, stretch
+from cast_lens import augment, backbones, layers, optimizers, stretch
 from reproductions.deeplense.settings import CLASSES
 
 CHANNELS = 3  # Sec. 2.2.2; the one channel of Task 1 is repeated (authors' code)
@@ -37,7 +39,11 @@ def build_model(config, n_bands, seed):
         x = dense(config, config.hidden, x.shape[-1], "hidden")(x)
         x = keras.layers.Dropout(config.head_dropout)(keras.layers.ReLU()(x))
     else:
-        x = residual_body(config, x)
+        x = backbones.residual(
+            x, config.filters, convolution=partial(convolution, config),
+            batch_normalization=partial(batch_normalization, config),
+        )  # fmt: skip
+        x = keras.layers.GlobalAveragePooling2D()(x)
     logits = dense(config, len(CLASSES[config.task]), x.shape[-1], "logits")(x)
     return keras.Model({"image": images}, logits)
 
@@ -98,30 +104,6 @@ def initial(config, fan_in):
         "kernel_initializer": keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
         "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
     }
-
-
-def residual_body(config, x):
-    """Build a residual network (He et al. 2016), a stage for every number of filters.
-
-    Every stage has two blocks of two convolutions, and halves the image but for the first.
-    """
-    x = convolution(config, config.filters[0], x.shape[-1], "stem", strides=2)(x)
-    x = keras.layers.ReLU()(batch_normalization(config, "stem_norm")(x))
-    for stage, filters in enumerate(config.filters, 1):
-        for part in (1, 2):
-            strides = 2 if stage > 1 and part == 1 else 1
-            name, before, y = f"stage{stage}_{part}", x, x
-            for n in (1, 2):
-                step = strides if n == 1 else 1
-                y = convolution(config, filters, y.shape[-1], f"{name}_conv{n}", strides=step)(y)
-                y = batch_normalization(config, f"{name}_norm{n}")(y)
-                y = keras.layers.ReLU()(y) if n == 1 else y
-            if strides > 1:
-                before = convolution(
-                    config, filters, x.shape[-1], f"{name}_skip", size=1, strides=strides
-                )(x)
-            x = keras.layers.ReLU()(keras.layers.Add()([before, y]))
-    return keras.layers.GlobalAveragePooling2D()(x)
 
 
 def set_constants(model, constants):

@@ -31,9 +31,16 @@ Departures:
 from pathlib import Path
 
 from cast_lens import data, run, survey_folder, tasks
-from reproductions.sglc2 import adapt, jobs, look, results, training
+from reproductions.sglc2 import adapt, calibration, jobs, look, results, training
 from reproductions.sglc2.network import Networks
-from reproductions.sglc2.settings import EXPERIMENTS, HEADLINE, RELEASED, SCALES, config_of
+from reproductions.sglc2.settings import (
+    CALIBRATION,
+    EXPERIMENTS,
+    HEADLINE,
+    RELEASED,
+    SCALES,
+    config_of,
+)
 from reproductions.sglc2.survey import divide, load_data, on_device
 
 
@@ -52,6 +59,10 @@ def main(arguments=None):
     where = {"real": options.real, "seed": options.seed, "output": output}
     n_objects = scale.n_sample + (scale.n_test or 0)
     chosen = run.choose(EXPERIMENTS, options.experiment)
+    wanted = {EXPERIMENTS[name] for name in chosen}
+    cells = [cell for cell in scale.cells if cell in wanted] or sorted(wanted)
+    if (CALIBRATION in cells) != (CALIBRATION in scale.cells):
+        raise run.RunError("the scale calibration has the experiment calibration, and no other has")
     survey, place = load_data(options.data, n_objects=n_objects, **where)
     if options.data_only:
         return
@@ -67,8 +78,6 @@ def main(arguments=None):
         identity["precision"] = options.precision
     path = output / f"sglc2-{survey.kind}-{options.scale}-seed{options.seed}"
     networks = Networks()
-    wanted = {EXPERIMENTS[name] for name in chosen}
-    cells = [cell for cell in scale.cells if cell in wanted] or sorted(wanted)
     with run.folder(path, identity, restart=options.restart) as folder:
         survey_folder.note(survey.pack, folder)
         configs = {cell: config_of(cell, changes) for cell in cells}
@@ -78,7 +87,10 @@ def main(arguments=None):
             survey = on_device(survey, configs.values())
         for cell, config in configs.items():
             found = training.run_cell(cell, config, survey, options.seed, networks, folder)
-            results.write_experiments(found, cell, survey, options.seed, folder)
+            if cell == CALIBRATION:
+                calibration.write(folder, found, survey, options.seed, Path(__file__).parents[1])
+            else:
+                results.write_experiments(found, cell, survey, options.seed, folder)
         if scale.n_explained and "look" in chosen:
             look.run_look(
                 config_of(HEADLINE, changes), survey, results.best_scores(folder), place,
@@ -92,5 +104,5 @@ def main(arguments=None):
                 ground, scale.adapt, scale.n_groups, base, options.seed, networks, folder
             )
             results.write_adapted(found, folder)
-        if scale.n_test != 0:  # the others make weights
+        if scale.n_test != 0 and CALIBRATION not in cells:  # the others make weights
             results.finish(folder, survey, scale, options.scale, options.seed)

@@ -11,6 +11,8 @@ from cast_lens import augment, backbones, compiled, layers, optimizers, precisio
 from cast_lens.run import RunError
 from reproductions.sglc2.settings import BANDS, HEADLINE, INPUTS, RELEASED, config_of, word
 
+RESIDUAL = (24, 48, 96, 192)  # filters of the stages of the trunk "residual"
+
 
 def build_model(config, seed):
     """Build the network (Figure 5): stretch, augmentation, a trunk a branch, softmax of two.
@@ -31,8 +33,9 @@ def build_model(config, seed):
     features = []
     for name, filling in branches.items():
         x = images[name]
-        if name == "vis" and config.vis_side < sizes["vis"][0]:
-            x = keras.layers.CenterCrop(config.vis_side, config.vis_side)(x)
+        side = {"vis": config.vis_side, "nir": config.nir_side}[name]
+        if side < sizes[name][0]:
+            x = keras.layers.CenterCrop(side, side)(x)
         x = three_bands(x, filling)
         features.append(build_trunk(config, f"trunk_{name}", x.shape[1:])(x))
     features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
@@ -65,6 +68,12 @@ def build_trunk(config, name, shape):
         return keras.applications.EfficientNetB2(
             include_top=False, weights=weights, input_shape=shape, name=name
         )
+    if config.backbone == "residual":
+        images = keras.Input(shape)
+        features = backbones.residual(
+            images, RESIDUAL, convolution=convolution, batch_normalization=batch_normalization
+        )
+        return keras.Model(images, features, name=name)
     # Keras 2 averaged the unbiased variance of a batch, Keras 3 does the biased one.
     normalization = partial(layers.BatchNormalization, unbiased_moving_variance=True)
     trunk = backbones.efficient_net(
@@ -76,6 +85,19 @@ def build_trunk(config, name, shape):
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0
     return trunk
+
+
+def convolution(filters, _n_inputs, name, *, size, strides):
+    """Make a convolution of the residual trunk."""
+    return keras.layers.Conv2D(
+        filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal",
+        name=name,
+    )  # fmt: skip
+
+
+def batch_normalization(name):
+    """Make a batch normalization of the residual trunk, whose trainings are short."""
+    return layers.BatchNormalization(momentum=0.95, name=name)
 
 
 def give_released(model, config):

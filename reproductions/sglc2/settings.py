@@ -60,7 +60,7 @@ class Config:
 
     inputs: str  # key of INPUTS
     clipping: str  # key of CLIPPINGS
-    backbone: str = "b2"  # Sec. 3.2; or "tf_native" for that of keras.applications (Sec. 7.4)
+    backbone: str = "b2"  # Sec. 3.2; "tf_native" of keras.applications (Sec. 7.4); "residual", ours
     epochs: int = 50  # Sec. 4.1
     batch: int = 64  # Sec. 4.1
     optimizer: str = "radam"  # Sec. 4.1; or "adam"
@@ -68,6 +68,7 @@ class Config:
     decay_steps: int = 0  # steps until the learning rate is 0, by a cosine; 0 for a constant one
     initial: str = "imagenet"  # Sec. 4.1; or "random", "released" (weights/), one of STAGES
     vis_side: int = 200  # Sec. 3.2: all of VIS; less is its center alone
+    nir_side: int = 66  # Sec. 3.2: all of H, J and Y; less is their center alone
     drop_connect: bool = True  # as the package has it
     least_n_pix: int = 0  # Sec. 2.1: all lenses; more leaves the fainter ones out, see CURRICULUM
     augmentation: str = "similarity"  # Sec. 4.1; or "dihedral", which smooths nothing
@@ -100,6 +101,8 @@ OTHERS = {
     **{f"backbone.b{n}": {"backbone": f"b{n}"} for n in (0, 1, 3, 4)},
     "implementation.tf_native": {"backbone": "tf_native"},
 }
+CALIBRATION = "calibration.residual"  # no cell of the paper
+CELLS = (*ALL, *OTHERS, CALIBRATION)
 SCALES = {
     "quick": Scale(
         800, 500, 10, 2, (HEADLINE, "hjy_vis_repeated.none"),
@@ -116,6 +119,13 @@ SCALES = {
         20_000, None, 10, 10, (*ALL, *OTHERS), {},
         adapt=(0, 20, 40, 60, 80, 100, 150, 200, 400, 1000, 2000, 4000),  # Fig. 12
         n_ground=20_000, n_groups=10, n_explained=100,
+    ),
+    # Ours, see calibration: a small network in the place of theirs, on the centers of all images.
+    "calibration": Scale(
+        16_000, 4_000, 10, 1, (CALIBRATION,),
+        {"backbone": "residual", "epochs": 12, "initial": "random", "optimizer": "adam",
+         "learning_rate": 2e-3, "decay_steps": 2_700, "vis_side": 72, "nir_side": 24,
+         "augmentation": "dihedral"},
     ),
     # What the released weights are: one network, trained on nine tenths of 20,000 stand-ins, scale
     # by scale in the order of STAGES, each from what the one before it left.
@@ -156,12 +166,13 @@ EXPERIMENTS = {
     **{f"test80k.{cell}": cell for cell in ALL},
     **{name: name for name in OTHERS},
     **dict.fromkeys(("backbone.b2", "npix", "selection", "look", "transfer", "scratch"), HEADLINE),
+    "calibration": CALIBRATION,
 }
 
 
 def config_of(cell, changes):
-    """Return the Config of a cell of Table 1 or of `OTHERS`."""
-    inputs, clipping = (HEADLINE if cell in OTHERS else cell).split(".")
+    """Return the Config of one of `CELLS`."""
+    inputs, clipping = (cell if cell in ALL else HEADLINE).split(".")
     return Config(inputs, clipping, **(OTHERS.get(cell, {}) | changes))
 
 

@@ -10,12 +10,11 @@ import pandas as pd
 from cast_lens import checkpoints, dataset, metrics, run, scores
 from reproductions.sglc2.network import build_model, give_common, give_released, set_bounds
 from reproductions.sglc2.settings import (
-    ALL,
+    CELLS,
     CLIPPINGS,
     EASIER,
     INITIAL,
     INPUTS,
-    OTHERS,
     SCALES,
     STAGES,
     config_of,
@@ -41,7 +40,7 @@ def train(cell, config, survey, fold, seed, networks, folder):
     """
     here, branches = folder / "folds" / cell / f"fold{fold}", list(INPUTS[config.inputs])
     run.claim(here / "config.json", asdict(config), "Use --restart (RESTART=1).")
-    model = networks.get(config, [seed, (*ALL, *OTHERS).index(cell), fold, INITIAL])
+    model = networks.get(config, [seed, CELLS.index(cell), fold, INITIAL])
     if config.initial in STAGES:
         give_stage(model, config.initial, folder, fold, seed)
     if config.initial == "released":
