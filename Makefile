@@ -54,7 +54,7 @@ reproduce: $(addprefix reproduce-,$(subst _,-,$(PAPERS)))  ## re-run every paper
 reproduce-active-learning: $(STAMP)  ## re-run Li, Eadie & Walmsley (2025), ends with the table
 	$(BIN)/python -m reproductions active_learning $(OPTIONS)
 
-reproduce-sglc2: $(MOCK_STAMP)  ## re-run Bom et al. (2022), ends with the table
+reproduce-sglc2: $(MOCK_STAMP)  ## re-run Bom et al. (2022), ends with the table; SCALE=calibration for how hard its images are
 	$(BIN)/python -m reproductions sglc2 $(OPTIONS) $(if $(INIT),--init $(INIT)) \
 	    $(if $(PRECISION),--precision $(PRECISION)) $(SHARED)
 

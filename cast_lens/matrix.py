@@ -13,6 +13,7 @@ import itertools
 import re
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,30 +97,18 @@ def entrants(named=(), *, manifest=None):
         DataError: If a description or the manifest is missing.
         RunError: As `networks.read_description`.
     """
-    from cast_lens import networks, weights
+    from cast_lens import networks, weights, weights_files
 
     manifest = Path(manifest or weights.MANIFEST)
     listed = weights.read_manifest(manifest) if manifest.exists() else {}
+    where = partial(weights_files.described, manifest=manifest)
     if not named:  # those without a description a reproduction alone can build
-        named = [name for name in listed if described(name, manifest=manifest).exists()]
+        named = [name for name in listed if where(name).exists()]
     found = []
     for name in named:
-        fields = networks.read_description(described(name, manifest=manifest))
+        fields = networks.read_description(where(name))
         found.append(Entrant(fields["name"], str(name), fields["survey"]))
     return found
-
-
-def described(named, *, manifest):
-    """Return where the description of a network lies, which need not be open for it.
-
-    Args:
-        named: As for `networks.open_network`.
-        manifest: Path of the list of releases.
-    """
-    path, manifest = Path(named), Path(manifest)
-    beside = path / "network.json" if path.is_dir() else path.with_suffix(".json")
-    released = manifest.parent / "networks" / f"{named}.json"
-    return beside if path.exists() and not released.exists() else released
 
 
 def is_trained_on(network_survey, data_survey):

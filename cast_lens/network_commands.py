@@ -74,11 +74,11 @@ def find_shortcuts(options):
 
 def _asked_bands(options):
     """Return the bands to look for: those named, or those of the network."""
-    from cast_lens import matrix, networks, weights
+    from cast_lens import networks, weights, weights_files
 
     if options.bands:
         return bands_of(options)
-    described = matrix.described(options.model, manifest=weights.MANIFEST)
+    described = weights_files.described(options.model, manifest=weights.MANIFEST)
     branches = networks.read_description(described)["branches"]
     return tuple(dict.fromkeys(band for branch in branches for band in branch.bands))
 
@@ -120,6 +120,10 @@ def build_matrix(options):
     else:
         print(matrix.markdown(cells, pairs), end="")
         print(f"matrix.csv, pairs.csv, matrix.md and matrix.png in {options.output}")
+    if not options.dry_run and cells["auc"].isna().all():
+        raise matrix.MatrixError(
+            f"no network has scored any of the data sets; the notes say why, in {options.output}"
+        )
 
 
 def _find_set(options, path, bands):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import keras
 
-from cast_lens import backbones, data, layers, stretch, weights
+from cast_lens import backbones, data, layers, stretch, weights, weights_files
 from cast_lens.data import DataError
 from cast_lens.fast import lens_logits
 from cast_lens.run import RunError, write_whole
@@ -121,13 +121,12 @@ def open_network(named, *, manifest=weights.MANIFEST):
     """
     path, manifest = Path(named), Path(manifest)
     listed = weights.read_manifest(manifest) if manifest.exists() else {}
+    described = weights_files.described(named, manifest=manifest)
     if path.exists() and str(named) not in listed:
         weights.refuse_program(path)
-        described = path / "network.json" if path.is_dir() else path.with_suffix(".json")
         files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     else:
         files = weights.locate(str(named), manifest=manifest)
-        described = manifest.parent / "networks" / f"{named}.json"
         if str(named) in listed and not described.exists():
             card = manifest.parent / listed[str(named)][0].card
             raise DataError(

@@ -90,6 +90,20 @@ def read_manifest(path=MANIFEST):
     return releases
 
 
+def described(named, *, manifest=MANIFEST):
+    """Return where the description of a network lies, which need not be there.
+
+    Args:
+        named: Name of a release; or a safetensors file, or a folder of the files of one network.
+        manifest: Path of the list, beside which the descriptions of releases lie.
+    """
+    path, manifest = Path(named), Path(manifest)
+    listed = read_manifest(manifest) if manifest.exists() else {}
+    if path.exists() and str(named) not in listed:
+        return path / "network.json" if path.is_dir() else path.with_suffix(".json")
+    return manifest.parent / "networks" / f"{named}.json"
+
+
 def locate(name, *, manifest=MANIFEST):
     """Return the verified files of a release, downloading them as the last resort.
 

@@ -312,3 +312,48 @@ def test_another_backend_builds_trains_and_saves_without_tensorflow(backend, roo
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-5000:]
     assert done.stdout.splitlines()[-1] == f"{backend} None"
+
+
+def by_loops(images, kernel, strides):
+    """Convolve without a bias; pad with zeros as is usual, more behind than before."""
+    size, n = kernel.shape[0], -(-images.shape[0] // strides)
+    missing = max((n - 1) * strides + size - images.shape[0], 0)
+    padded = np.pad(images, [(missing // 2, missing - missing // 2)] * 2 + [(0, 0)])
+    out = np.zeros((n, n, kernel.shape[3]))
+    for i in range(n):
+        for j in range(n):
+            part = padded[i * strides :, j * strides :][:size, :size]
+            out[i, j] = np.tensordot(part, kernel, 3)
+    return out
+
+
+def test_a_residual_network_is_that_of_loops():
+    def convolution(filters, n_inputs, name, *, size, strides):
+        made.append((name, n_inputs))
+        return keras.layers.Conv2D(
+            filters, size, strides, padding="same", use_bias=False, name=name
+        )
+
+    made, images = [], keras.Input((11, 11, 2))
+    features = backbones.residual(
+        images, (3, 4), convolution=convolution,
+        batch_normalization=lambda name: keras.layers.Rescaling(0.5, name=name),
+    )  # fmt: skip
+    model = keras.Model(images, features)
+    assert features.shape == (None, 3, 3, 4)
+    kernels = {layer.name: layer.get_weights()[0] for layer in model.layers if layer.weights}
+    assert made == [(name, kernel.shape[2]) for name, kernel in kernels.items()] and len(made) == 10
+    values = np.random.default_rng(0).standard_normal((11, 11, 2))
+
+    def step(x, name, strides=1):
+        return 0.5 * by_loops(x, kernels[name], strides)
+
+    def relu(x):
+        return np.maximum(x, 0)
+
+    x = relu(step(values, "stem", 2))
+    for name, strides in (("stage1_1", 1), ("stage1_2", 1), ("stage2_1", 2), ("stage2_2", 1)):
+        y = step(relu(step(x, f"{name}_conv1", strides)), f"{name}_conv2")
+        x = relu(y + (by_loops(x, kernels[f"{name}_skip"], 2) if strides == 2 else x))
+    found = model.predict(values[None].astype(np.float32), verbose=0)[0]
+    assert np.allclose(found, x, rtol=1e-4, atol=1e-5) and x.std() > 0.01

@@ -294,3 +294,10 @@ def test_tensorflow_says_nothing_beside_the_one_line(words, root, tmp_path):
     *shown, line = re.split("[\r\n]+", done.stderr.strip())
     assert line.startswith("error: ") and "nowhere" in line
     assert all(re.match(r"\w+: +\d+%|\s*$", bar) for bar in shown)  # progress alone
+
+
+def test_a_matrix_of_nothing_is_told_and_fails(cast_lens, keras_net, tmp_path):
+    found = cast_lens("matrix", "--models", keras_net.path, "--data", f"a={tmp_path / 'nowhere'}",
+                      "-o", tmp_path / "m")  # fmt: skip
+    assert found.status == 2 and "scored any of the data sets" in " ".join(found.lines)
+    assert "nowhere" in (tmp_path / "m/matrix.md").read_text() and "nowhere" in found.out
