@@ -155,7 +155,7 @@ SCALES = {
     # weights, one epoch left nothing of what that trunk had learned (AUC 0.49).
     "release": Scale(
         20_000, 0, 10, 1, (HEADLINE,),
-        {"epochs": 2, "batch": 64, "initial": "both", "optimizer": "adam", "decay_steps": 564,
+        {"epochs": 1, "batch": 64, "initial": "both", "optimizer": "adam", "decay_steps": 282,
          "learning_rate": 2e-4},
     ),
 }  # fmt: skip
