@@ -30,17 +30,24 @@ def build_model(config, seed):
     inputs = {name: keras.Input(sizes[name], name=name) for name in branches}
     images = {name: stretch.Clip(None, None, name=f"clip_{name}")(x) for name, x in inputs.items()}
     images = augmentation(config, seed)(images)
+    for name, side in (("vis", config.vis_side), ("nir", config.nir_side)):
+        if name in images and side < sizes[name][0]:
+            images[name] = keras.layers.CenterCrop(side, side)(images[name])
+    if config.joined == "pixels":
+        images, branches = {"vis": on_one_grid(images["vis"], images["nir"])}, {"vis": "all"}
     features = []
     for name, filling in branches.items():
-        x = images[name]
-        side = {"vis": config.vis_side, "nir": config.nir_side}[name]
-        if side < sizes[name][0]:
-            x = keras.layers.CenterCrop(side, side)(x)
-        x = three_bands(x, filling)
+        x = three_bands(images[name], filling)
         features.append(build_trunk(config, f"trunk_{name}", x.shape[1:])(x))
     features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     return keras.Model(inputs, keras.layers.Dense(2, "softmax", name="lens")(joined))
+
+
+def on_one_grid(vis, nir):
+    """Bring H, J, Y to the pixels of VIS, a third as wide, and put all four bands together."""
+    finer = keras.layers.UpSampling2D(vis.shape[1] // nir.shape[1], interpolation="bilinear")(nir)
+    return keras.layers.Concatenate()([vis, finer])
 
 
 def augmentation(config, seed):
