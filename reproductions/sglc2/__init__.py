@@ -6,7 +6,7 @@
 Data: II SGLC, 100,000 objects in VIS (200 x 200) and H, J, Y (66 x 66), of which 20,000 are used
 for ten-fold cross-validation and the rest for an independent test.
 Command: make reproduce-sglc2 [DATA=...] [SCALE=quick|hour|paper] [EXPERIMENT=table1|test80k|npix]
-SCALE=calibration, ours, asks how hard the images are; bright, center, both, release make weights.
+SCALE=calibration, ours, asks how hard the images are; bright, then release, made the weights.
 Hardware: two CPU cores. Paper scale is 180 trainings of 50 epochs of 18,000 objects and needs a
 GPU; docs/cluster.md says how folds share several.
 
