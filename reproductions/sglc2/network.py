@@ -11,7 +11,7 @@ from cast_lens import augment, backbones, compiled, layers, optimizers, precisio
 from cast_lens.run import RunError
 from reproductions.sglc2.settings import BANDS, HEADLINE, INPUTS, RELEASED, config_of, word
 
-RESIDUAL = (24, 48, 96, 192)  # filters of the stages of the trunk "residual"
+RESIDUAL = (16, 32, 64, 128, 256)  # filters of the stages of the trunk "residual"
 
 
 def build_model(config, seed):
