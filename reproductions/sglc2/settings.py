@@ -124,7 +124,8 @@ SCALES = {
     # Ours, see calibration: a small network in the place of theirs, on the centers of all images.
     # VIS and the infrared meet as pixels: what is left of one without the other has the colour of
     # arcs. In a trunk each, or by VIS alone, the loss falls not half as far in as many epochs.
-    # 14 arcsec: Einstein radii reach 4.9, and of 7 arcsec those above 2.5 were half outside.
+    # 14 arcsec: Einstein radii reach 4.9, and in 7 those above 2.5 were found worst, for their arcs
+    # were cut off.
     "calibration": Scale(
         16_000, 4_000, 10, 1, (CALIBRATION,),
         {"backbone": "residual", "epochs": 12, "initial": "random", "optimizer": "adam",
