@@ -17,6 +17,7 @@ from cast_lens import data, layers
 
 VARIANTS = ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7")
 WEIGHTS = (None, "imagenet", "noisy-student")
+SMALL = (16, 32, 64, 128, 256)  # filters of the stages of `small`
 FOLDER = "efficientnet"  # of the files of weights, in CAST_LENS_DATA and in the cache
 # What the package takes from keras.layers as it is.
 LAYERS = (
@@ -80,6 +81,59 @@ def efficient_net(variant, *, name, shape, weights, batch_normalization=layers.B
         ),
         utils=SimpleNamespace(get_file=_weights_file),
     )
+
+
+def small(*, name, shape):
+    """Build a residual network that two CPU cores can train: five stages, on images of any size.
+
+    Convolutions have no bias, and weights as He et al. (2015) draw them; moving statistics follow
+    within twenty batches, for trainings that are short.
+
+    Args:
+        name: Of the model.
+        shape: (height, width, band), the first two None for any.
+
+    Returns:
+        keras.Model from (batch, height, width, band) to (batch, height / 32, width / 32, 256),
+        rounded up.
+    """
+
+    def convolution(filters, _n_inputs, name, *, size, strides):
+        return keras.layers.Conv2D(
+            filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal",
+            name=name,
+        )  # fmt: skip
+
+    images = keras.Input(shape)
+    features = residual(
+        images, SMALL, convolution=convolution,
+        batch_normalization=lambda name: layers.BatchNormalization(momentum=0.95, name=name),
+    )  # fmt: skip
+    return keras.Model(images, features, name=name)
+
+
+def on_one_grid(images):
+    """Bring the images of several pixel scales to the pixels of the first, bilinearly.
+
+    Args:
+        images: {branch: symbolic tensor of shape (batch, side, side, band)}, all of one field; the
+            first side is a whole multiple of the others.
+
+    Returns:
+        Symbolic tensor, shape (batch, side, side, all bands).
+
+    Raises:
+        ValueError: If a side is no divisor of the first.
+    """
+    finest, *others = images.values()
+    found = [finest]
+    for image in others:
+        factor, rest = divmod(finest.shape[1], image.shape[1])
+        if rest:
+            raise ValueError(f"sides are {finest.shape[1]} and {image.shape[1]}, expected a "
+                             "whole multiple")  # fmt: skip
+        found.append(keras.layers.UpSampling2D(factor, interpolation="bilinear")(image))
+    return keras.layers.Concatenate()(found)
 
 
 def residual(images, filters, *, convolution, batch_normalization):

@@ -329,14 +329,13 @@ def _spearman(a, b):
 
 def _class_maps(network, images, mirrored, segments):
     """Yield the map of the log odds an arcsec^2 of the object, and of its mirror image, back."""
-    layers = {b.name: f"trunk_{b.name}" for b in network.branches}
     shape = segments.labels[segments.finest].shape
     scale = segments.pixel_scales[segments.finest]
     both = {name: np.stack([images[name], mirrored[name]]) for name in images}
-    maps, _ = class_activation.class_activation(network.model, both, layers)
+    maps, _ = class_activation.class_activation(network.model, both, network.trunks)
     for k, step in enumerate((1, -1)):
         total = np.zeros(shape)
-        for branch in network.branches:
+        for branch in (b for b in network.branches if b.name in maps):
             field = [branch.side * branch.pixel_scale] * 2
             cells = maps[branch.name][k] * np.prod(maps[branch.name][k].shape) / np.prod(field)
             total += superpixels.on_grid(cells, field, shape, scale)

@@ -33,6 +33,8 @@ __all__ = [
     "write_description",
 ]
 
+RESIDUAL = "residual"  # `backbones.small`, of all branches together
+BACKBONES = (*backbones.VARIANTS, RESIDUAL)
 FILLINGS = ("all", "repeated", "zeros")  # Bom et al. (2022), Sec. 3.2
 LEAST_SIDE = 32  # pixels; less leaves EfficientNet nothing
 
@@ -82,7 +84,7 @@ class Network:
 
     Attributes:
         name: Of the release, or as its description says.
-        backbone: One of `backbones.VARIANTS`.
+        backbone: One of `BACKBONES`.
         branches: Tuple of Branch, in the order in which the head joins their features.
         flux_unit: Of a pixel of the images.
         survey: What it was trained on.
@@ -100,6 +102,12 @@ class Network:
     calibration: Calibration | None
     sha256: str
     model: keras.Model
+
+    @property
+    def trunks(self):
+        """{branch that a trunk belongs to: name of its layer}."""
+        branches = self.branches[:1] if self.backbone == RESIDUAL else self.branches
+        return {b.name: f"trunk_{b.name}" for b in branches}
 
 
 def open_network(named, *, manifest=weights.MANIFEST):
@@ -151,8 +159,9 @@ def build_model(backbone, branches):
     stretch clips at are among them, NaN until they are loaded.
 
     Args:
-        backbone: One of `backbones.VARIANTS`.
-        branches: Branches, in the order in which their features are joined.
+        backbone: One of `BACKBONES`: EfficientNet, a trunk a branch; or `RESIDUAL`, one trunk for
+            all, which sees them on the pixels of the first.
+        branches: Branches, in the order in which their features, or bands, are joined.
 
     Returns:
         keras.Model from {branch: (batch, side, side, band)} to (batch, 2).
@@ -164,11 +173,14 @@ def build_model(backbone, branches):
     images = {name: stretch.Clip(None, None, name=f"clip_{name}")(x) for name, x in inputs.items()}
     # Where training has the augmentation: without it Keras orders the layers otherwise.
     images = keras.layers.Identity(name="unaugmented")(images)
+    images = {b.name: _filled(images[b.name], b.filling) for b in branches}
+    if backbone == RESIDUAL:
+        images = {branches[0].name: backbones.on_one_grid(images)}
     features = []
-    for branch in branches:
-        x = _filled(images[branch.name], branch.filling)
-        trunk = backbones.efficient_net(
-            backbone, name=f"trunk_{branch.name}", shape=(None, None, x.shape[-1]), weights=None,
+    for name, x in images.items():
+        about = {"name": f"trunk_{name}", "shape": (None, None, x.shape[-1])}
+        trunk = backbones.small(**about) if backbone == RESIDUAL else backbones.efficient_net(
+            backbone, weights=None, **about,
             batch_normalization=partial(layers.BatchNormalization, unbiased_moving_variance=True),
         )  # fmt: skip
         features.append(keras.layers.GlobalAveragePooling2D()(trunk(x)))
@@ -250,7 +262,7 @@ def _are_bands(value):
 # {field: (whether a value is right, what it should be)}
 _FIELDS = {
     "name": (_is_name, "letters, digits, '.', '_' and '-'"),
-    "backbone": (lambda x: x in backbones.VARIANTS, f"one of {', '.join(backbones.VARIANTS)}"),
+    "backbone": (lambda x: x in BACKBONES, f"one of {', '.join(BACKBONES)}"),
     "branches": (lambda x: isinstance(x, list) and len(x) > 0, "a list of one branch or more"),
     "flux_unit": (_is_text, "the unit of a pixel, such as 'maggies'"),
     "survey": (_is_text, "what the network was trained on"),
@@ -286,6 +298,12 @@ def _checked(found, where):
         branches.append(Branch(**(branch | {"bands": tuple(branch["bands"])})))
     if len({branch.name for branch in branches}) < len(branches):
         raise RunError(f"{where}: field name of two branches is the same; expected it once")
+    sides = [branch.side for branch in branches]
+    if fields["backbone"] == RESIDUAL and any(sides[0] % side for side in sides):
+        raise RunError(
+            f"{where}: field side of the branches is {sides}, expected the first to be a whole "
+            f"multiple of the others where backbone is {RESIDUAL!r}; mend the sides"
+        )
     calibration = fields["calibration"]
     if calibration is not None:
         calibration = Calibration(**_require(calibration, f"{where}: calibration", _CALIBRATION))

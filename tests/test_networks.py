@@ -1,6 +1,7 @@
 """Released networks and users' own: opened as they were trained, or refused by field and file."""
 
 import importlib
+import importlib.util
 import json
 import shutil
 
@@ -12,10 +13,21 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from cast_lens import backbones, catalog, cutouts, metrics, networks, weights
+from cast_lens import (
+    adapting,
+    adapting_training,
+    backbones,
+    catalog,
+    class_activation,
+    cutouts,
+    metrics,
+    networks,
+    weights,
+)
 from cast_lens.data import DataError
 from cast_lens.run import RunError
 from tests.scripts import load
+from tests.test_fast import log_odds, shaken
 
 NAME = "small-v0"
 ABOUT = {
@@ -207,6 +219,7 @@ def test_every_field_that_is_missing_or_of_a_wrong_type_is_named(number, tmp_pat
         ({"branches": [networks.Branch("a", ("H",), 66, 0.0, "all")]}, "pixel_scale is 0.0"),
         ({"branches": [networks.Branch("a", ("H",), 66, 0.1, "half")]}, "filling is 'half'"),
         ({"branches": [networks.Branch("a", ("H",), 66, 0.1, "all")] * 2}, "name of two branches"),
+        ({"backbone": "residual"}, r"side of the branches is \[200, 66\], .*whole multiple"),
     ],
 )
 def test_a_description_that_is_not_right_is_never_written(change, message, tmp_path):
@@ -311,7 +324,8 @@ def test_the_description_is_written_from_the_settings_and_the_held_out_scores(
     fold.mkdir(parents=True)
     table = {"run": 0, "n_train": 9, "object_id": range(n), "label": labels, "score": scores}
     pd.DataFrame(table).to_csv(fold / "table1.csv", index=False)
-    (tmp_path / "run/run.json").write_text(json.dumps({"data": "stand-in", "seed": 5}))
+    made = {"data": "stand-in", "seed": 5, "scale": "release"}
+    (tmp_path / "run/run.json").write_text(json.dumps(made))
     script.main(["--describe", str(tmp_path / "run")])
     found = networks.read_description(tmp_path / "networks" / f"{script.RELEASED}.json")
     calibration = found.pop("calibration")
@@ -329,6 +343,56 @@ def test_the_description_is_written_from_the_settings_and_the_held_out_scores(
     ours = networks.read_description(root / "weights/networks" / f"{script.RELEASED}.json")
     ours.pop("calibration")
     assert found == ours  # `python weights/release_sglc2.py --describe RUN` writes it
+
+
+@pytest.fixture
+def residual(monkeypatch, tmp_path):
+    """A network whose one trunk sees all branches on one grid, with shaken weights."""
+    monkeypatch.setattr(backbones, "SMALL", (4, 8))
+    monkeypatch.setenv("CAST_LENS_CACHE", str(tmp_path / "cache"))
+    branches = (networks.Branch("vis", ("VIS",), 96, 0.1, "all"),
+                networks.Branch("nir", ("H", "J", "Y"), 32, 0.3, "all"))  # fmt: skip
+    model = shaken(networks.build_model("residual", branches), 3)
+    return networks.Network("mine", "residual", branches, "maggies", "test", None, "0" * 64, model)
+
+
+def test_a_residual_network_is_scored_explained_and_trained_as_the_others_are(residual):
+    batch = {"vis": images(3)["vis"][:, 52:148, 52:148], "nir": images(3)["nir"][:, 17:49, 17:49]}
+    wanted = log_odds(residual.model, batch)
+    assert np.ptp(wanted) > 1e-2
+    for engine in ("keras", "onnx") if importlib.util.find_spec("onnxruntime") else ("keras",):
+        found = networks.lens_logits(residual, engine)
+        assert found.engine == engine
+        np.testing.assert_allclose(found(batch), wanted, rtol=1e-4, atol=1e-4)
+    assert residual.trunks == {"vis": "trunk_vis"}
+    maps, bias = class_activation.class_activation(residual.model, batch, residual.trunks)
+    assert maps["vis"].shape == (3, 24, 24)
+    np.testing.assert_allclose(maps["vis"].sum((1, 2)) + bias, wanted, rtol=1e-4, atol=1e-4)
+    anew = adapting_training.training_model(residual.model, adapting.Settings(), seed=0)
+    kinds = [w for w in anew.weights if "seed" not in w.path]
+    assert [w.shape for w in kinds] == [w.shape for w in residual.model.weights]
+    for ours, theirs in zip(kinds, residual.model.weights):
+        ours.assign(theirs)
+    np.testing.assert_allclose(log_odds(anew, batch), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_coarser_images_stay_where_they_are_on_one_grid():
+    """A gradient is a gradient still, and a point lies where it lay, to a third of its pixel."""
+    sides = {"vis": 36, "nir": 12}
+    inputs = {name: keras.Input((side, side, 1), name=name) for name, side in sides.items()}
+    model = keras.Model(inputs, backbones.on_one_grid(inputs))
+    at = {"vis": np.arange(36) - 17.5, "nir": 3 * (np.arange(12) - 5.5)}
+    slope = {k: np.broadcast_to(x[None, None, :, None], (1, len(x), len(x), 1)).astype(np.float32)
+             for k, x in at.items()}  # fmt: skip
+    found = model.predict(slope, verbose=0)[0]
+    np.testing.assert_allclose(found[:, 1:-1, 1], found[:, 1:-1, 0], atol=1e-4)
+    point = np.zeros((1, 12, 12, 1), np.float32)
+    point[0, 3, 8] = 1.0
+    spread = model.predict(slope | {"nir": point}, verbose=0)[0, :, :, 1]
+    center = [(spread.sum(axis) * at["vis"]).sum() / spread.sum() for axis in (1, 0)]
+    assert center == pytest.approx([at["nir"][3], at["nir"][8]], abs=1e-4)
+    with pytest.raises(ValueError, match="sides are 36 and 10, expected a whole multiple"):
+        backbones.on_one_grid({"vis": inputs["vis"], "nir": keras.Input((10, 10, 1))})
 
 
 @pytest.mark.slow

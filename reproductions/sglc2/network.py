@@ -11,8 +11,6 @@ from cast_lens import augment, backbones, compiled, layers, optimizers, precisio
 from cast_lens.run import RunError
 from reproductions.sglc2.settings import BANDS, HEADLINE, INPUTS, RELEASED, config_of, word
 
-RESIDUAL = (16, 32, 64, 128, 256)  # filters of the stages of the trunk "residual"
-
 
 def build_model(config, seed):
     """Build the network (Figure 5): stretch, augmentation, a trunk a branch, softmax of two.
@@ -33,8 +31,9 @@ def build_model(config, seed):
     for name, side in (("vis", config.vis_side), ("nir", config.nir_side)):
         if name in images and side < sizes[name][0]:
             images[name] = keras.layers.CenterCrop(side, side)(images[name])
-    if config.joined == "pixels":
-        images, branches = {"vis": on_one_grid(images["vis"], images["nir"])}, {"vis": "all"}
+    if config.backbone == "residual":  # of all bands in one
+        together = backbones.on_one_grid({name: images[name] for name in branches})
+        images, branches = {"vis": together}, {"vis": "all"}
     features = []
     for name, filling in branches.items():
         x = three_bands(images[name], filling)
@@ -42,12 +41,6 @@ def build_model(config, seed):
     features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     return keras.Model(inputs, keras.layers.Dense(2, "softmax", name="lens")(joined))
-
-
-def on_one_grid(vis, nir):
-    """Bring H, J, Y to the pixels of VIS, a third as wide, and put all four bands together."""
-    finer = keras.layers.UpSampling2D(vis.shape[1] // nir.shape[1], interpolation="bilinear")(nir)
-    return keras.layers.Concatenate()([vis, finer])
 
 
 def augmentation(config, seed):
@@ -76,11 +69,7 @@ def build_trunk(config, name, shape):
             include_top=False, weights=weights, input_shape=shape, name=name
         )
     if config.backbone == "residual":
-        images = keras.Input(shape)
-        features = backbones.residual(
-            images, RESIDUAL, convolution=convolution, batch_normalization=batch_normalization
-        )
-        return keras.Model(images, features, name=name)
+        return backbones.small(name=name, shape=(None, None, shape[-1]))
     # Keras 2 averaged the unbiased variance of a batch, Keras 3 does the biased one.
     normalization = partial(layers.BatchNormalization, unbiased_moving_variance=True)
     trunk = backbones.efficient_net(
@@ -92,19 +81,6 @@ def build_trunk(config, name, shape):
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0
     return trunk
-
-
-def convolution(filters, _n_inputs, name, *, size, strides):
-    """Make a convolution of the residual trunk."""
-    return keras.layers.Conv2D(
-        filters, size, strides, padding="same", use_bias=False, kernel_initializer="he_normal",
-        name=name,
-    )  # fmt: skip
-
-
-def batch_normalization(name):
-    """Make a batch normalization of the residual trunk, whose trainings are short."""
-    return layers.BatchNormalization(momentum=0.95, name=name)
 
 
 def give_released(model, config):

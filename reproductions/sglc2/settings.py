@@ -69,7 +69,6 @@ class Config:
     initial: str = "imagenet"  # Sec. 4.1; or "random", "released" (weights/), one of STAGES
     vis_side: int = 200  # Sec. 3.2: all of VIS; less is its center alone
     nir_side: int = 66  # Sec. 3.2: all of H, J and Y; less is their center alone
-    joined: str = "features"  # Fig. 5: after a trunk each; or "pixels", ours: in one trunk
     drop_connect: bool = True  # as the package has it
     least_n_pix: int = 0  # Sec. 2.1: all lenses; more leaves the fainter ones out, see CURRICULUM
     augmentation: str = "similarity"  # Sec. 4.1; or "dihedral", which smooths nothing
@@ -130,7 +129,7 @@ SCALES = {
         16_000, 4_000, 10, 1, (CALIBRATION,),
         {"backbone": "residual", "epochs": 12, "initial": "random", "optimizer": "adam",
          "learning_rate": 2e-3, "decay_steps": 2_700, "vis_side": 144, "nir_side": 48,
-         "joined": "pixels", "augmentation": "dihedral"},
+         "augmentation": "dihedral"},
     ),
     # What the released weights are: one network, trained on nine tenths of 20,000 stand-ins.
     # CURRICULUM, ours: random weights learned nothing from faint arcs in two epochs (loss 0.724),
