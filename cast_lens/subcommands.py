@@ -1,5 +1,6 @@
 """What subcommands of `cast-lens` have in common: options that mean the same, and the answer."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,24 @@ def add_files(parser, of):
         of: What columns are of: "a table" or "tables".
     """
     add = parser.add_argument
-    add("--pixel-scale", type=float, help="arcsec a pixel (WCS, or PIXSCALE in the header)")
+    add("--pixel-scale", type=pixel_scale, metavar="S|A=S,B=S,...",
+        help="arcsec a pixel, of all bands or of each (WCS, or PIXSCALE in the header)")  # fmt: skip
     add("--mask-value", type=float, help="pixels >= this become 0 (none)")
     add("--id-column", default="id_str", help=f"of {of} (id_str)")
     add("--path-column", default="file_loc", help=f"of {of}; with {{band}} one a band (file_loc)")
     add("--label-column", help=f"of {of}: labels, 0 or 1 (none)")
+
+
+def pixel_scale(text):
+    """Return what --pixel-scale says: one number, or {band: number}."""
+    try:
+        if "=" not in text:
+            return float(text)
+        return {band: float(scale) for band, scale in (part.split("=") for part in text.split(","))}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected arcsec such as 0.1, or VIS=0.1,H=0.3"
+        ) from error
 
 
 def add_output(parser, folder, what="folder"):

@@ -74,3 +74,20 @@ def test_numbers_of_numpy_are_printed_if_a_function_makes_them_plain(capsys):
     with pytest.raises(TypeError, match="float32"):
         subcommands.print_json([np.float32(0.25)])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("text, wanted", [
+    ("0.2", 0.2), ("VIS=0.1,H=0.3", {"VIS": 0.1, "H": 0.3}), ("g=.2", {"g": 0.2}),
+])  # fmt: skip
+def test_a_pixel_scale_is_of_all_bands_or_of_each(text, wanted):
+    assert subcommands.pixel_scale(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["wide", "", "VIS=", "VIS=0.1,H", "VIS=0.1=0.2", "VIS=0.1,"])
+def test_a_pixel_scale_that_is_none_is_told(text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["score", "x", "--model", "y", "--pixel-scale", text])
+    assert ended.value.code == 2
+    assert (
+        f"found {text!r}, expected arcsec such as 0.1, or VIS=0.1,H=0.3" in capsys.readouterr().err
+    )
