@@ -50,7 +50,7 @@ def add_files(parser, of):
     """
     add = parser.add_argument
     add("--pixel-scale", type=pixel_scale, metavar="S|A=S,B=S,...",
-        help="arcsec a pixel, of all bands or of each (WCS, or PIXSCALE in the header)")  # fmt: skip
+        help="arcsec a pixel, of all or of each (WCS, or PIXSCALE in the header)")  # fmt: skip
     add("--mask-value", type=float, help="pixels >= this become 0 (none)")
     add("--id-column", default="id_str", help=f"of {of} (id_str)")
     add("--path-column", default="file_loc", help=f"of {of}; with {{band}} one a band (file_loc)")
