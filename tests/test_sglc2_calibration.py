@@ -13,7 +13,10 @@ from sklearn.metrics import roc_auc_score
 from cast_lens import run, scores
 from tests.test_sglc2 import ground, paper, small, survey  # noqa: F401 (fixtures)
 
-PAPER = {"roc_auc": 0.83, "uncertainty": 0.01, "above_chance": 30.0, "full_level": 70.0}
+PAPER = {
+    "roc_auc": 0.83, "uncertainty": 0.01, "above_chance": 30.0, "tolerance": 10.0,
+    "full_level": 70.0,
+}  # fmt: skip
 N = 6000
 
 
@@ -42,13 +45,20 @@ def test_the_verdict_is_that_of_the_whole_interval(calibration, low, high, verdi
     assert "are at the full level nowhere (paper: 70)" in told
 
 
+@pytest.mark.parametrize("begins, easier", [(None, False), (30, False), (20, False), (10, True)])
+def test_faint_arcs_that_are_found_where_the_paper_finds_none_are_told(calibration, begins, easier):
+    told = calibration.paragraph(numbers(0.82, 0.84, above_chance=begins), PAPER, "a stand-in")
+    assert ("the faintest arcs are found more easily.**" in told) == easier
+
+
 def test_the_paper_is_what_reported_csv_says(calibration, request):
     folder = request.config.rootpath / "reproductions"
     rows = pd.read_csv(folder / "reported.csv").set_index("row_id")
     found = calibration.reported(folder)
     headline = rows.loc["sglc2.table1.hjy_vis_repeated.alternative.roc_auc"]
     assert (found["roc_auc"], found["uncertainty"]) == (headline["value"], headline["uncertainty"])
-    assert found["above_chance"] == rows.loc["sglc2.sec5.npix.chance_below_n_pix", "value"]
+    begins = rows.loc["sglc2.sec5.npix.chance_below_n_pix"]
+    assert (found["above_chance"], found["tolerance"]) == (begins["value"], begins["tolerance"])
     assert found["full_level"] == rows.loc["sglc2.sec5.npix.full_level_above_n_pix", "value"]
 
 

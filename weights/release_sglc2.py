@@ -87,23 +87,23 @@ of the head.
 
 SMALL_CARD = """# {name}
 
-A residual network of ours, not of the paper, for the images of the second challenge: VIS, H, J and
-Y on the pixels of VIS, {vis_side} of them a side, then one trunk of five stages and a softmax of
-two classes. It is what `make reproduce-sglc2 SCALE=calibration` trains to see how hard the images
+A residual network of ours, not of the paper, for the images of the second challenge: VIS, H, J, Y
+on the pixels of VIS, {vis_side} of them a side, then one trunk of five stages and a softmax of two
+classes. It is what `make reproduce-sglc2 SCALE=calibration` trains to see how hard the images
 are, with the alternative pre-processing of Bom et al. (2022), MNRAS 515, 5121, their images turned
 and mirrored by whole pixels alone.
 
 ## What it is for
 
-Tests, demonstrations and fine-tuning on images of VIS and the infrared; it finds more of the lenses
-of stand-ins than `{other}` does. It must not be used to claim a lens, nor be taken for a network of
-the paper: it has never seen a real galaxy, and the stand-in survey has fewer kinds of impostors
-than the sky.
+Tests, demonstrations and fine-tuning on images of VIS and the infrared. On stand-ins it finds more
+than `{other}`. It must not be used to claim a lens, nor be taken for a network of the
+paper: it has never seen a real galaxy, and the stand-in survey has fewer kinds of impostors than
+the sky.
 
 ## Training
 
-Fold 0 of ten of {survey}: {n_train} objects for training, {n_test} to choose the epoch. Seed 0,
-{software}.
+Fold 0 of ten of {survey}:
+{n_train} objects for training, {n_test} to choose the epoch. Seed 0, {software}.
 
 | stage | epoch | training loss | validation loss |
 | --- | --- | --- | --- |

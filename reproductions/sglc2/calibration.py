@@ -63,14 +63,15 @@ def area(scored):
 
 
 def reported(reproductions):
-    """Return {what is asked: number of the paper}, and the headline's "uncertainty"."""
+    """Return {what is asked: number}, "uncertainty" of the area, "tolerance" of N_pix."""
     table = tables.read(reproductions / "reported.csv")
     rows = {
         key: tables.cell(table, "sglc2", experiment, metric).iloc[0]
         for key, (experiment, metric) in REPORTED.items()
     }
     found = {key: float(row["value"]) for key, row in rows.items()}
-    return found | {"uncertainty": float(rows["roc_auc"]["uncertainty"])}
+    words = {"uncertainty": ("roc_auc", "uncertainty"), "tolerance": ("above_chance", "tolerance")}
+    return found | {word: float(rows[key][column]) for word, (key, column) in words.items()}
 
 
 def paragraph(ours, theirs, about):
@@ -89,6 +90,9 @@ def paragraph(ours, theirs, about):
         verdict = "easier than the challenge"
     else:
         verdict = "as hard as the challenge, as far as this network tells"
+    begins = ours["above_chance"]
+    if begins is not None and begins < theirs["above_chance"] - theirs["tolerance"]:
+        verdict += "; the faintest arcs are found more easily"
     places = " and ".join(
         f"{does} {'nowhere' if ours[key] is None else f'from N_pix = {ours[key]} on'} "
         f"(paper: {theirs[key]:.0f})"
