@@ -120,7 +120,7 @@ def build_matrix(options):
     else:
         print(matrix.markdown(cells, pairs), end="")
         print(f"matrix.csv, pairs.csv, matrix.md and matrix.png in {options.output}")
-    if not options.dry_run and cells["n"].isna().all():
+    if not options.dry_run and not cells["n"].any():
         raise matrix.MatrixError(
             f"no network has scored any of the data sets; the notes say why, in {options.output}"
         )
