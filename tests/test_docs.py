@@ -282,6 +282,8 @@ def check_answers(folder):
     assert set(table["flags"]) == {"scale_assumed"} and table["ra"].isna().all()
     assert table["label"].head(10).mean() > 0.8 > table["label"].head(100).mean()
     assert table["label"].tail(100).mean() > 0.1  # lenses of which the network knows nothing
+    better = pd.read_csv(made / "residual/candidates.csv")["label"]
+    assert better.head(100).mean() > max(0.8, table["label"].head(100).mean())
     regions = (made / "candidates/candidates.reg").read_text()
     assert "circle" not in regions
     page = (made / "candidates/grade.html").read_text(encoding="utf-8")
