@@ -62,6 +62,9 @@ def run(folder, out, backbone):
     if backbone == "small":
         network.backbones.efficient_net = small_trunk
         inputs, changes = "hjy_vis_repeated", CHANGES
+    if backbone == "residual":  # of the scale "calibration", with fewer filters
+        network.backbones.SMALL = (16, 32)
+        inputs, changes = "hjy_vis_repeated", changes | {"vis_side": 144, "nir_side": 48}
     config = settings.config_of(f"{inputs}.alternative", changes)
     branches = list(settings.INPUTS[inputs])
     model = network.build_model(config, seed=0)
@@ -111,7 +114,8 @@ def reference(folder, tmp_path, backbone, monkeypatch):
     from reproductions.sglc2 import network
 
     # `run` puts its own in place; this puts it back.
-    monkeypatch.setattr(network.backbones, "efficient_net", network.backbones.efficient_net)
+    for name in ("efficient_net", "SMALL"):
+        monkeypatch.setattr(network.backbones, name, getattr(network.backbones, name))
     (tmp_path / "tensorflow").mkdir()
     run(str(folder), str(tmp_path / "tensorflow/found.npz"), backbone)
     return np.load(tmp_path / "tensorflow/found.npz")
@@ -136,7 +140,9 @@ def hold(found, wanted):
         assert np.allclose(found[name], wanted[name], rtol=1e-4, atol=1e-4), name
 
 
-@pytest.mark.parametrize("size", ["small", pytest.param("b0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", ["small", *(pytest.param(name, marks=pytest.mark.slow) for name in ("residual", "b0"))]
+)
 @pytest.mark.parametrize("backend", OTHERS)
 def test_a_training_step_and_scores_are_those_of_tensorflow_without_it(
     backend, size, folder, root, tmp_path, monkeypatch

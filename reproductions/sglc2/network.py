@@ -28,12 +28,10 @@ def build_model(config, seed):
     inputs = {name: keras.Input(sizes[name], name=name) for name in branches}
     images = {name: stretch.Clip(None, None, name=f"clip_{name}")(x) for name, x in inputs.items()}
     images = augmentation(config, seed)(images)
-    for name, side in (("vis", config.vis_side), ("nir", config.nir_side)):
-        if name in images and side < sizes[name][0]:
-            images[name] = keras.layers.CenterCrop(side, side)(images[name])
+    sides = {"vis": config.vis_side, "nir": config.nir_side}
+    images = {name: center(images[name], sides[name]) for name in branches}
     if config.backbone == "residual":  # of all bands in one
-        together = backbones.on_one_grid({name: images[name] for name in branches})
-        images, branches = {"vis": together}, {"vis": "all"}
+        images, branches = {"vis": backbones.on_one_grid(images)}, {"vis": "all"}
     features = []
     for name, filling in branches.items():
         x = three_bands(images[name], filling)
@@ -41,6 +39,13 @@ def build_model(config, seed):
     features = [keras.layers.GlobalAveragePooling2D()(x) for x in features]
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     return keras.Model(inputs, keras.layers.Dense(2, "softmax", name="lens")(joined))
+
+
+def center(images, side):
+    """Return the middle of images, as keras.layers.CenterCrop does, which needs TensorFlow."""
+    before = (images.shape[1] - side) // 2
+    edges = (before, images.shape[1] - side - before)
+    return keras.layers.Cropping2D((edges, edges))(images) if any(edges) else images
 
 
 def augmentation(config, seed):
