@@ -184,9 +184,9 @@ def main(arguments=None):
     tested = pack.open_pack(options.pack)
     if options.verify:
         listed = weights.read_manifest(FOLDER / weights.MANIFEST.name)
-        released = [one for one in RELEASES if one.name in listed]
-        rows = [row for one in released for row in measure(one, tested)]
-        weights_release.hold_metrics(rows, FOLDER)
+        for one in RELEASES:
+            if one.name in listed:
+                weights_release.hold_metrics(measure(one, tested), FOLDER)
         return
     folder = Path(options.run)
     one, _ = released_from(folder)
