@@ -265,6 +265,7 @@ class Killed(BaseException):
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [9, 4])
 def test_run_that_dies_ends_as_one_that_does_not(every, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)  # every epoch is written
     rules = {"settings": {"scratch": False, "sizes": ()}}
     adapt(made, tmp_path / "whole", **rules)
     whole, write, calls = hashes(tmp_path / "whole"), run.write_whole, []

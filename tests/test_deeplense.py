@@ -492,6 +492,7 @@ def kill_writes(monkeypatch, every, until):
 def test_a_training_that_is_killed_goes_on_with_the_same_rate_and_ends_alike(
     paper, surveys, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)  # every epoch is written
     # No patience, so that the rate falls; a rate so high that losses rise.
     config = replace(paper.settings.Config(), **SMALL, epochs=6, patience=0, learning_rate=0.5)
     arguments = ("x", config, surveys[1], 0)
