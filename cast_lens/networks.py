@@ -178,11 +178,7 @@ def build_model(backbone, branches):
         images = {branches[0].name: backbones.on_one_grid(images)}
     features = []
     for name, x in images.items():
-        about = {"name": f"trunk_{name}", "shape": (None, None, x.shape[-1])}
-        trunk = backbones.small(**about) if backbone == RESIDUAL else backbones.efficient_net(
-            backbone, weights=None, **about,
-            batch_normalization=partial(layers.BatchNormalization, unbiased_moving_variance=True),
-        )  # fmt: skip
+        trunk = _trunk(backbone, f"trunk_{name}", (None, None, x.shape[-1]))
         features.append(keras.layers.GlobalAveragePooling2D()(trunk(x)))
     joined = keras.layers.Concatenate()(features) if len(features) > 1 else features[0]
     return keras.Model(inputs, keras.layers.Dense(2, "softmax", name="lens")(joined))
@@ -228,6 +224,16 @@ def write_description(path, fields):
     text = json.dumps(plain, indent=1)
     _checked(json.loads(text), str(path))
     write_whole(path, text + "\n")
+
+
+def _trunk(backbone, name, shape):
+    """Build a trunk with random weights."""
+    if backbone == RESIDUAL:
+        return backbones.small(name=name, shape=shape)
+    return backbones.efficient_net(
+        backbone, name=name, shape=shape, weights=None,
+        batch_normalization=partial(layers.BatchNormalization, unbiased_moving_variance=True),
+    )  # fmt: skip
 
 
 def _filled(images, filling):

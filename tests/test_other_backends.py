@@ -73,7 +73,7 @@ def run(folder, out, backbone):
         if "kernel" in variable.path:
             fan_in = max(1, int(np.prod(variable.shape[:-1])))
             # Scores must differ, and not be 0 or 1, whose logarithms backends cut off otherwise.
-            scale = {"residual": 1}.get(backbone, 20) if "lens" in variable.path else 1
+            scale = 20 if "lens" in variable.path and backbone != "residual" else 1
             drawn = scale * rng.standard_normal(variable.shape) / np.sqrt(fan_in)
             variable.assign(drawn.astype(np.float32))
     bounds = {name: len(settings.BANDS[name]) for name in branches}

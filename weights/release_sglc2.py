@@ -44,6 +44,20 @@ FOLDER = Path(__file__).parent
 MEASURED = {name: METRICS[name] for name in ("roc_auc", "pr_auc", "max_f_beta_0.001")}
 DRAWS, SEED = 2000, 0  # of the bootstrap
 FLUX_UNIT = "maggies"  # a pixel: 10^(-0.4 m_AB), as the challenges' images have it
+SCORES = """
+## Scores
+
+Measured on {tested} of another seed, of which {n_lens} are lenses; intervals are
+95 %, by {draws} bootstrap draws. A score does not depend on the batch.
+
+| metric | value | low | high |
+| --- | --- | --- | --- |
+{scores}
+
+Kernels are released in float16, which changes no score by more than {loss:.2g} of itself and the
+roc_auc by {area}; loaded, they are float32. The clippings of the training objects are in the file
+of the head.
+"""  # ends every card
 CARD = """# {name}
 
 Two EfficientNet-B2 trunks (VIS, and H, J, Y), joined by a dense layer and a softmax of two classes:
@@ -70,19 +84,6 @@ Fold 0 of ten of {survey}: {n_train} objects for training, {n_test} to choose th
 
 {stages} Losses are of these objects; what else each stage changes of the paper's settings stands in
 SCALES of reproductions/sglc2/settings.py.
-
-## Scores
-
-Measured on {tested} of another seed, of which {n_lens} are lenses; intervals are
-95 %, by {draws} bootstrap draws. A score does not depend on the batch.
-
-| metric | value | low | high |
-| --- | --- | --- | --- |
-{scores}
-
-Kernels are released in float16, which changes no score by more than {loss:.2g} of itself and the
-roc_auc by {area}; loaded, they are float32. The clippings of the training objects are in the file
-of the head.
 """
 
 SMALL_CARD = """# {name}
@@ -108,19 +109,6 @@ Fold 0 of ten of {survey}:
 | stage | epoch | training loss | validation loss |
 | --- | --- | --- | --- |
 {history}
-
-## Scores
-
-Measured on {tested} of another seed, of which {n_lens} are lenses; intervals are
-95 %, by {draws} bootstrap draws. A score does not depend on the batch.
-
-| metric | value | low | high |
-| --- | --- | --- | --- |
-{scores}
-
-Kernels are released in float16, which changes no score by more than {loss:.2g} of itself and the
-roc_auc by {area}; loaded, they are float32. The clippings of the training objects are in the file
-of the head.
 """
 
 
@@ -134,7 +122,7 @@ class Release:
         stages: Scales, one after the other; the last one's folder is that of the run.
         network: What it is, in words.
         experiment: Of the paper's module.
-        card: The model card.
+        card: The model card, before SCORES.
     """
 
     name: str
@@ -189,7 +177,7 @@ def main(arguments=None):
                 weights_release.hold_metrics(measure(one, tested), FOLDER)
         return
     folder = Path(options.run)
-    one, _ = released_from(folder)
+    one, made = released_from(folder)
     model = network.build_model(one.config, seed=0)
     checkpoints.read_weights(model, place(one, folder) / checkpoints.BEST)
     about = {
@@ -204,7 +192,7 @@ def main(arguments=None):
         model, FOLDER, one.name, about, inputs=few, exact=measure(one, tested, model),
         measure=partial(measure, one, tested),
     )  # fmt: skip
-    run.write_whole(FOLDER / about["card"], card(one, folder, tested, rows, told))
+    run.write_whole(FOLDER / about["card"], card(one, made, folder, tested, rows, told))
     print((FOLDER / about["card"]).read_text(encoding="utf-8"))
 
 
@@ -267,7 +255,7 @@ def measure(one, tested, model=None):
     )
 
 
-def card(one, folder, tested, rows, told):
+def card(one, made, folder, tested, rows, told):
     """Return the model card, all of its numbers from files."""
     trained = []
     for stage in one.stages:
@@ -283,10 +271,9 @@ def card(one, folder, tested, rows, told):
             f'"{stage}" is the input {config.inputs} with {config.vis_side} pixels of VIS, on '
             f"lenses of {config.least_n_pix} source pixels or more, and as many other objects."
         )
-    made = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     held_out = pd.read_csv(place(one, folder) / "table1.csv")
     labels = tested.catalog["label"]
-    return one.card.format(
+    return (one.card + SCORES).format(
         name=one.name, other=RELEASED, survey="a stand-in II SGLC of 20,000 objects, seed 0",
         n_train=held_out["n_train"].iloc[0], n_test=len(held_out), vis_side=one.config.vis_side,
         software=f"Keras {made['keras']}, {made['backend']}",

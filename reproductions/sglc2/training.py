@@ -1,6 +1,5 @@
 """Sec. 4, training and scores: every fold of every cell of Table 1, each once."""
 
-import re
 import sys
 from dataclasses import asdict
 
@@ -58,8 +57,8 @@ def train(cell, config, survey, fold, seed, networks, folder):
 def give_stage(model, stage, folder, fold, seed):
     """Give a network what was trained at one of STAGES, in the run folder beside this one."""
     (cell,), changes = SCALES[stage].cells, SCALES[stage].changes
-    ours = "|".join(STAGES)
-    earlier = folder.with_name(re.sub(f"-({ours})-seed", f"-{stage}-seed", folder.name))
+    here = STAGES[STAGES.index(stage) + 1]
+    earlier = folder.with_name(folder.name.replace(f"-{here}-", f"-{stage}-"))
     other = build_model(config_of(cell, changes), seed)
     checkpoints.read_weights(other, earlier / "folds" / cell / f"fold{fold}" / checkpoints.BEST)
     give_common(model, other)
